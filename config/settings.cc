@@ -1,0 +1,204 @@
+#include "config/settings.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace cistern::config {
+namespace {
+
+using namespace std::chrono_literals;
+using namespace proto;
+
+constexpr std::uint64_t ms(milliseconds duration) {
+  return static_cast<std::uint64_t>(duration.count());
+}
+
+constexpr std::uint64_t kDay = ms(24h);
+constexpr std::uint64_t kTiB = 1024 * kGiB;
+
+// Shorter keeps no peer alive through an ordinary hiccup of the network or the scheduler.
+constexpr std::uint64_t kShortestTimeout = ms(10ms);
+
+#define CISTERN_FIELD(type, path)                       \
+  Member<type> {                                        \
+    [](Config& config) -> type& { return config.path; } \
+  }
+
+const Setting kSettings[] = {
+    // server
+    {"server.listen",
+     CISTERN_FIELD(std::vector<Endpoint>, server.listen),
+     {},
+     "Where clients connect. Port 0 lets the "
+     "kernel choose; the log then says which. There is no authentication: listen on addresses "
+     "that only the application reaches."},
+    {"server.workers",
+     CISTERN_FIELD(std::optional<unsigned>, server.workers),
+     {1, 256},
+     "Threads that serve clients, each with its own event loop and its own connections to L2. "
+     "auto: the cores that the container may use."},
+    {"server.drain_timeout",
+     CISTERN_FIELD(milliseconds, server.drain_timeout),
+     {0, ms(1h)},
+     "After SIGTERM or SIGINT, running transfers may finish for this long before they are cut."},
+
+    // admin
+    {"admin.listen",
+     CISTERN_FIELD(std::optional<Endpoint>, admin.listen),
+     {},
+     "Where /metrics, /healthz, /readyz and /stats are served over HTTP. none: nowhere."},
+
+    // memory
+    {"memory.limit",
+     CISTERN_FIELD(std::optional<std::uint64_t>, memory.limit_bytes),
+     {32 * kMiB, 16 * kTiB},
+     "What the whole process may use: L1, transfers under way, connections and the program "
+     "itself. auto: what the container allows less the larger of 32 MiB and 10 %, or, outside of "
+     "a container, a share of the machine's memory."},
+
+    // l1
+    {"l1.max_bytes",
+     CISTERN_FIELD(std::optional<std::uint64_t>, l1.max_bytes),
+     {kMiB, 16 * kTiB},
+     "The budget of the cache in memory, counted as the memory that entries really take. auto: "
+     "what memory.limit leaves beside transfers and connections."},
+    {"l1.max_age",
+     CISTERN_FIELD(milliseconds, l1.max_age),
+     {0, kMaxTtlMs},
+     "An entry stays in L1 no longer than this, whatever its expiry. 0s: no bound."},
+
+    // limits
+    {"limits.max_value_bytes",
+     CISTERN_FIELD(std::uint64_t, limits.max_value_bytes),
+     {1, kMaxValueBytes},
+     "The largest value. Without an L2, the room in L1 bounds it as well."},
+    {"limits.max_key_bytes",
+     CISTERN_FIELD(std::uint64_t, limits.max_key_bytes),
+     {1, kMaxKeyBytes},
+     "The longest key."},
+    {"limits.max_metadata_bytes",
+     CISTERN_FIELD(std::uint64_t, limits.max_metadata_bytes),
+     {0, kMaxMetadataBytes},
+     "The longest user metadata of a value, as JSON text."},
+    {"limits.max_frame_bytes",
+     CISTERN_FIELD(std::uint64_t, limits.max_frame_bytes),
+     {kMinFrameBytes, kMaxFrameBytes},
+     "The most bytes of a value that travel in one frame, with a chunk's digest. While several "
+     "transfers share a connection, frames are at most 64KiB."},
+    {"limits.stream_window_bytes",
+     CISTERN_FIELD(std::uint64_t, limits.stream_window_bytes),
+     {kMinFrameBytes, 256 * kMiB},
+     "How many bytes of one upload the daemon may have asked for that have not arrived; two chunks "
+     "where that is more. At least limits.max_frame_bytes and storage.chunk_bytes."},
+    {"limits.max_connections",
+     CISTERN_FIELD(unsigned, limits.max_connections),
+     {1, 65536},
+     "Client connections of all workers together. More are refused with an answer that says so."},
+    {"limits.max_streams_per_connection",
+     CISTERN_FIELD(unsigned, limits.max_streams_per_connection),
+     {1, 65536},
+     "Requests that run at the same time on one connection."},
+    {"limits.idle_timeout",
+     CISTERN_FIELD(milliseconds, limits.idle_timeout),
+     {ms(100ms), 365 * kDay},
+     "A connection without any request is closed after this."},
+    {"limits.request_timeout",
+     CISTERN_FIELD(milliseconds, limits.request_timeout),
+     {kShortestTimeout, kDay},
+     "How long a request may wait for the first part of its answer. A transfer that moves may "
+     "take any time."},
+    {"limits.stall_timeout",
+     CISTERN_FIELD(milliseconds, limits.stall_timeout),
+     {kShortestTimeout, kDay},
+     "A transfer fails when no byte moves and no credit is granted for this long."},
+
+    // storage
+    {"storage.chunk_bytes",
+     CISTERN_FIELD(std::uint64_t, storage.chunk_bytes),
+     {kMinChunkBytes, kMaxChunkBytes, 4 * kKiB},
+     "Values are cut into chunks of this size, the unit of integrity and of storage in L2. The "
+     "default wastes least of Redis' and memcached's memory."},
+    {"storage.default_ttl",
+     CISTERN_FIELD(milliseconds, storage.default_ttl),
+     {0, kMaxTtlMs},
+     "How long a value lives whose writer named no time to live. 0s: until it is evicted or "
+     "deleted."},
+
+    // l2
+    {"l2.kind",
+     CISTERN_FIELD(L2Kind, l2.kind),
+     {},
+     "The second tier behind the memory of this daemon. none: there is none, and what L1 evicts "
+     "is gone."},
+    {"l2.max_idle",
+     CISTERN_FIELD(milliseconds, l2.max_idle),
+     {ms(1s), kMaxTtlMs},
+     "A value without a time to live stays in L2 for this long after its last use."},
+    {"l2.provisional_ttl",
+     CISTERN_FIELD(milliseconds, l2.provisional_ttl),
+     {ms(100ms), 30 * kDay},
+     "What an upload has stored in L2 expires after this if the upload is never committed. It is "
+     "renewed while the upload runs."},
+    {"l2.replace_grace",
+     CISTERN_FIELD(milliseconds, l2.replace_grace),
+     {ms(100ms), kDay},
+     "How long the chunks of a replaced or deleted value stay in L2 for those who still read "
+     "them."},
+    {"l2.prefetch_chunks",
+     CISTERN_FIELD(unsigned, l2.prefetch_chunks),
+     {1, 64},
+     "How many chunks a read from L2 keeps under way at most. It begins with one."},
+    {"l2.redis.url",
+     CISTERN_FIELD(RedisUrl, l2.redis.url),
+     {},
+     "The Redis that is the second tier. Keep its password out of this file: "
+     "redis://:${REDIS_PASSWORD}@HOST.",
+     true},
+    {"l2.redis.key_prefix",
+     CISTERN_FIELD(std::string, l2.redis.key_prefix),
+     {0, 128},
+     "Begins every key that Cistern stores in Redis. Daemons with the same prefix share values."},
+    {"l2.redis.connect_timeout",
+     CISTERN_FIELD(milliseconds, l2.redis.connect_timeout),
+     {kShortestTimeout, ms(5min)},
+     "How long connecting to Redis may take."},
+    {"l2.redis.op_timeout",
+     CISTERN_FIELD(milliseconds, l2.redis.op_timeout),
+     {kShortestTimeout, ms(5min)},
+     "How long Redis may take to answer one command."},
+    {"l2.redis.connections_per_worker",
+     CISTERN_FIELD(unsigned, l2.redis.connections_per_worker),
+     {2, 16},
+     "Connections of each worker to Redis: one for commands, the others for chunks."},
+
+    // log
+    {"log.level",
+     CISTERN_FIELD(LogLevel, log.level),
+     {},
+     "The least important events that are logged."},
+    {"log.format",
+     CISTERN_FIELD(LogFormat, log.format),
+     {},
+     "One event a line on standard error: json for machines, text for people."},
+};
+
+#undef CISTERN_FIELD
+
+}  // namespace
+
+std::span<const Setting> settings() { return kSettings; }
+
+const Setting* find_setting(std::string_view name) {
+  const auto found = std::ranges::find(kSettings, name, &Setting::name);
+  return found == std::end(kSettings) ? nullptr : &*found;
+}
+
+std::string variable_name(const Setting& setting) {
+  std::string variable = "CISTERN_";
+  for (const char c : setting.name) {
+    variable += c == '.' ? '_' : static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
+  }
+  return variable;
+}
+
+}  // namespace cistern::config

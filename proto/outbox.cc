@@ -1,0 +1,116 @@
+#include "proto/outbox.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace cistern::proto {
+
+void Outbox::open(std::uint32_t id, std::uint64_t credit_bytes, std::size_t frame_bytes) {
+  const auto [at, is_new] = sending_.try_emplace(id);
+  Sending& stream = at->second;
+  if (is_new) stream.place = idle_.insert(idle_.end(), id);
+  stream.credit = credit_bytes;
+  stream.frame_bytes = frame_bytes;
+  enqueue(stream);
+}
+
+bool Outbox::add_credit(std::uint32_t id, std::uint64_t bytes) {
+  const auto found = sending_.find(id);
+  if (found == sending_.end()) return true;
+  Sending& stream = found->second;
+  if (bytes > kMaxCreditBytes - stream.credit) return false;
+  stream.credit += bytes;
+  enqueue(stream);
+  return true;
+}
+
+void Outbox::ready(std::uint32_t id) {
+  const auto found = sending_.find(id);
+  if (found == sending_.end()) return;
+  enqueue(found->second);
+}
+
+void Outbox::close(std::uint32_t id) {
+  const auto found = sending_.find(id);
+  if (found == sending_.end()) return;
+  const Sending& stream = found->second;
+  (stream.queued ? turn_ : idle_).erase(stream.place);
+  sending_.erase(found);
+}
+
+void Outbox::enqueue(Sending& stream) {
+  if (stream.queued) return;
+  stream.queued = true;
+  turn_.splice(turn_.end(), idle_, stream.place);
+}
+
+void Outbox::flush_control(Batch& batch) {
+  if (control_.empty()) return;
+  const std::size_t offset = batch.control.size();
+  const std::size_t size = control_.size();
+  if (offset == 0) {
+    batch.control.swap(control_);
+  } else {
+    batch.control.insert(batch.control.end(), control_.begin(), control_.end());
+  }
+  Batch::reuse(control_);
+  if (!batch.segments.empty() && batch.segments.back().is_control() &&
+      batch.segments.back().offset + batch.segments.back().size == offset) {
+    batch.segments.back().size += size;
+  } else {
+    batch.segments.push_back(Segment{.size = size, .offset = offset});
+  }
+  batch.bytes += size;
+}
+
+void Outbox::collect(Batch& batch, std::size_t enough_bytes) {
+  flush_control(batch);
+  while (!turn_.empty() && batch.bytes < enough_bytes) {
+    const std::uint32_t id = turn_.front();
+    Sending& stream = sending_.at(id);
+    stream.queued = false;
+    idle_.splice(idle_.end(), turn_, stream.place);
+    send_from(id, batch);
+    flush_control(batch);
+  }
+}
+
+void Outbox::send_from(std::uint32_t id, Batch& batch) {
+  const Sending& stream = sending_.at(id);
+  std::size_t bound = stream.frame_bytes;
+  if (!turn_.empty()) bound = std::min(bound, kFairFrameBytes);
+  bound = static_cast<std::size_t>(std::min<std::uint64_t>(bound, stream.credit));
+
+  Piece piece = streams_.next_piece(id, bound);
+  // The source may have closed its own stream, or others, meanwhile.
+  const auto found = sending_.find(id);
+  if (found == sending_.end()) return;
+  switch (piece.kind) {
+    case Piece::Kind::kWait:
+      return;  // ready() or credit puts it in the queue again
+    case Piece::Kind::kBytes: {
+      const std::size_t size = piece.bytes.size;
+      if (size == 0 || size > bound) std::abort();  // the source broke its contract
+      encode_data_head(control_, id, size, piece.chunk_end);
+      ++frames_out_;
+      flush_control(batch);
+      batch.bytes += size;
+      batch.segments.push_back(std::move(piece.bytes));
+      found->second.credit -= size;
+      enqueue(found->second);
+      return;
+    }
+    case Piece::Kind::kEnd:
+      encode(control_, id, piece.end);
+      ++frames_out_;
+      close(id);
+      streams_.sent_end(id);
+      return;
+    case Piece::Kind::kFailed:
+      close(id);
+      streams_.source_failed(id, piece.error);
+      return;
+  }
+}
+
+}  // namespace cistern::proto

@@ -1,0 +1,48 @@
+#include <nlohmann/json.hpp>
+
+#include "server/admin/endpoint.h"
+
+namespace cistern::admin {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Health answer(const Json& reasons) {
+  Json body = {{"ok", reasons.empty()}};
+  if (!reasons.empty()) body["reasons"] = reasons;
+  return {reasons.empty() ? 200 : 503,
+          body.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"};
+}
+
+Json reason(std::string_view what, std::string_view text) {
+  return {{"reason", what}, {"text", text}};
+}
+
+}  // namespace
+
+Health health(const Sources& sources) {
+  Json reasons = Json::array();
+  const base::Duration silence = sources.loop_silence();
+  // Before the threads run there is nothing that could be stuck.
+  if (sources.state != State::kStarting && silence > kLoopPatience) {
+    const auto whole = std::chrono::duration_cast<std::chrono::seconds>(silence).count();
+    reasons.push_back(reason(
+        "loop_stuck", "a worker has not turned its loop for " + std::to_string(whole) + " s"));
+  }
+  return answer(reasons);
+}
+
+Health readiness(const Sources& sources) {
+  Json reasons = Json::array();
+  const State state = sources.state;
+  if (state == State::kStarting) reasons.push_back(reason("starting", "not yet serving"));
+  if (state == State::kDraining) reasons.push_back(reason("draining", "shutting down"));
+  if (sources.has_l2 && state == State::kServing) {
+    if (const base::Result<void> l2 = sources.l2_ready(); !l2) {
+      reasons.push_back(reason("l2_unreachable", l2.error().message));
+    }
+  }
+  return answer(reasons);
+}
+
+}  // namespace cistern::admin

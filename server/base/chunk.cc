@@ -1,0 +1,213 @@
+#include "server/base/chunk.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <utility>
+
+#include "server/base/check.h"
+
+namespace cistern::base {
+namespace {
+
+constexpr std::size_t kPageBytes = 4 * proto::kKiB;
+constexpr std::size_t kMapFromBytes = 64 * proto::kKiB;
+// The object and its shared_ptr's counts, in one heap block.
+constexpr std::size_t kBookkeepingBytes = 80;
+static_assert(sizeof(Chunk) + 2 * sizeof(void*) + 2 * sizeof(int) <= kBookkeepingBytes);
+
+std::size_t in_pages(std::size_t bytes) {
+  return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+}
+
+// jemalloc's size classes: multiples of 16 to 128, then four to each doubling.
+std::size_t heap_class(std::size_t bytes) {
+  const std::size_t step = bytes <= 128 ? 16 : std::bit_ceil(bytes) / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+std::size_t buffer_bytes(std::size_t capacity) {
+  return capacity >= kMapFromBytes ? in_pages(capacity) : heap_class(capacity);
+}
+
+// Mappings that were used before. Fresh memory is expensive to fill (the kernel zeroes it: 1.0
+// against 2.6 GiB/s), and most chunks of a daemon have one size.
+class SparePool {
+ public:
+  std::byte* take(std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    const auto newest = std::ranges::find(spares_.rbegin(), spares_.rend(), bytes, &Spare::bytes);
+    if (newest != spares_.rend()) {
+      std::byte* const data = newest->data;
+      spares_.erase(std::next(newest).base());
+      add_spare_bytes(-static_cast<std::int64_t>(bytes));
+      return data;
+    }
+    const auto cold = std::ranges::find(cold_, bytes, &Spare::bytes);
+    if (cold == cold_.end()) return nullptr;
+    std::byte* const data = cold->data;
+    cold_.erase(cold);
+    return data;
+  }
+
+  void give(std::byte* data, std::size_t bytes) {
+    std::vector<Spare> dropped;
+    {
+      const std::lock_guard lock(mutex_);
+      spares_.push_back({data, bytes});
+      add_spare_bytes(static_cast<std::int64_t>(bytes));
+      dropped = trim_locked();
+    }
+    unmap(dropped);
+  }
+
+  void set_limit(std::uint64_t bytes) {
+    std::vector<Spare> dropped;
+    {
+      const std::lock_guard lock(mutex_);
+      limit_ = bytes;
+      dropped = trim_locked();
+    }
+    unmap(dropped);
+  }
+
+  std::uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Spare {
+    std::byte* data;
+    std::size_t bytes;
+  };
+
+  void add_spare_bytes(std::int64_t delta) {
+    bytes_.fetch_add(static_cast<std::uint64_t>(delta), std::memory_order_relaxed);
+  }
+
+  // The oldest go first, so that a size that is no longer asked for doesn't stay.
+  std::vector<Spare> trim_locked() {
+    std::vector<Spare> dropped;
+    std::size_t count = 0;
+    while (bytes() > limit_) {
+      dropped.push_back(spares_[count]);
+      add_spare_bytes(-static_cast<std::int64_t>(spares_[count++].bytes));
+    }
+    spares_.erase(spares_.begin(), spares_.begin() + static_cast<std::ptrdiff_t>(count));
+    return dropped;
+  }
+
+  void unmap(const std::vector<Spare>& dropped) {
+    for (const Spare& spare : dropped) {
+      if (::munmap(spare.data, spare.bytes) == 0) continue;
+      // The kernel has no room for one more hole (vm.max_map_count): the memory goes back, the
+      // addresses stay and are used again.
+      ::madvise(spare.data, spare.bytes, MADV_DONTNEED);
+      const std::lock_guard lock(mutex_);
+      cold_.push_back(spare);
+    }
+  }
+
+  std::mutex mutex_;
+  std::uint64_t limit_ = 8 * proto::kMiB;
+  std::atomic<std::uint64_t> bytes_{0};  // of spares_
+  std::vector<Spare> spares_;            // the newest last
+  std::vector<Spare> cold_;
+};
+
+// Never destroyed: chunks may outlive main's statics.
+SparePool& pool() {
+  static SparePool* const the_pool = new SparePool;
+  return *the_pool;
+}
+
+std::atomic<std::uint64_t> live{0};
+
+std::byte* map(std::size_t bytes) {
+  if (std::byte* const spare = pool().take(bytes)) return spare;
+  void* const data =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) throw std::bad_alloc();
+  return static_cast<std::byte*>(data);
+}
+
+std::byte* from_heap(std::size_t bytes) {
+  void* const data = std::malloc(bytes);
+  if (data == nullptr) throw std::bad_alloc();
+  return static_cast<std::byte*>(data);
+}
+
+}  // namespace
+
+std::shared_ptr<Chunk> Chunk::allocate(std::size_t capacity_bytes) {
+  CHECK(capacity_bytes > 0);
+  struct Constructible : Chunk {};
+  const std::shared_ptr<Chunk> chunk = std::make_shared<Constructible>();
+  if (capacity_bytes >= kMapFromBytes) {
+    chunk->data_ = map(in_pages(capacity_bytes));
+    chunk->mapped_ = in_pages(capacity_bytes);
+  } else {
+    chunk->data_ = from_heap(capacity_bytes);
+  }
+  chunk->capacity_ = capacity_bytes;
+  live.fetch_add(chunk->allocated_bytes(), std::memory_order_relaxed);
+  return chunk;
+}
+
+Chunk::~Chunk() {
+  if (data_ == nullptr) return;
+  live.fetch_sub(allocated_bytes(), std::memory_order_relaxed);
+  if (mapped_ != 0) {
+    pool().give(data_, mapped_);
+  } else {
+    std::free(data_);
+  }
+}
+
+void Chunk::seal(std::size_t size, proto::ChunkDigest digest) {
+  CHECK(size <= capacity_);
+  const std::size_t before = allocated_bytes();
+  const std::size_t keep = std::max<std::size_t>(size, 1);
+  if (mapped_ != 0 && keep < kMapFromBytes) {
+    // So that what a sealed chunk takes follows from its size alone, and a whole mapping is
+    // recycled.
+    std::byte* const moved = from_heap(keep);
+    std::memcpy(moved, data_, size);
+    pool().give(std::exchange(data_, moved), std::exchange(mapped_, 0));
+    capacity_ = keep;
+  } else if (mapped_ != 0 && in_pages(keep) < mapped_) {
+    const std::size_t tail = mapped_ - in_pages(keep);
+    if (::munmap(data_ + in_pages(keep), tail) == 0) {
+      mapped_ -= tail;
+      capacity_ = keep;
+    } else {
+      ::madvise(data_ + in_pages(keep), tail, MADV_DONTNEED);
+    }
+  } else if (mapped_ == 0 && heap_class(keep) < heap_class(capacity_)) {
+    if (void* const smaller = std::realloc(data_, keep)) {
+      data_ = static_cast<std::byte*>(smaller);
+      capacity_ = keep;
+    }
+  }
+  live.fetch_sub(before - allocated_bytes(), std::memory_order_relaxed);
+  size_ = size;
+  digest_ = digest;
+}
+
+std::size_t Chunk::allocated_bytes() const {
+  return kBookkeepingBytes + (mapped_ != 0 ? mapped_ : heap_class(capacity_));
+}
+
+std::size_t Chunk::allocated_for(std::size_t capacity_bytes) {
+  return kBookkeepingBytes + buffer_bytes(capacity_bytes);
+}
+
+std::uint64_t Chunk::live_bytes() { return live.load(std::memory_order_relaxed); }
+std::uint64_t Chunk::spare_bytes() { return pool().bytes(); }
+void Chunk::set_spare_limit(std::uint64_t bytes) { pool().set_limit(bytes); }
+
+}  // namespace cistern::base

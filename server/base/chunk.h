@@ -1,0 +1,54 @@
+// A chunk's memory: where payload bytes land from a socket, live, and leave from.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "server/base/types.h"
+
+namespace cistern::base {
+
+// Written by one owner until it is full and its digest set; then immutable and shared as
+// ChunkPtr by L1, fills, readers and L2 writers, on any thread.
+class Chunk {
+ public:
+  // Memory for up to `capacity_bytes` (1 or more), not zeroed. From 64 KiB on it is mapped by
+  // itself in whole pages, so that it goes back to the kernel; what was used before is recycled
+  // from a small pool. Throws std::bad_alloc.
+  static std::shared_ptr<Chunk> allocate(std::size_t capacity_bytes);
+  ~Chunk();
+  Chunk(const Chunk&) = delete;
+  Chunk& operator=(const Chunk&) = delete;
+
+  MutableBytes space() { return {data_, capacity_}; }
+  Bytes bytes() const { return {data_, size_}; }
+  std::size_t size() const { return size_; }
+  proto::ChunkDigest digest() const { return digest_; }
+
+  // Ends the writing: the chunk has `size` bytes (at most the capacity) with `digest`. What is past
+  // the size goes back, so that afterwards allocated_bytes() is allocated_for(size); the bytes may
+  // move, and space() must not be used any more. Throws std::bad_alloc.
+  void seal(std::size_t size, proto::ChunkDigest digest);
+
+  // What this chunk takes, bookkeeping included. For a capacity it can be known beforehand.
+  std::size_t allocated_bytes() const;
+  static std::size_t allocated_for(std::size_t capacity_bytes);
+
+  // Bytes of all chunks alive, and of the pool of spare ones. Any thread.
+  static std::uint64_t live_bytes();
+  static std::uint64_t spare_bytes();
+  // How much the pool may keep; 0 turns it off. Default 8 MiB.
+  static void set_spare_limit(std::uint64_t bytes);
+
+ private:
+  Chunk() = default;
+  std::byte* data_ = nullptr;
+  std::size_t capacity_ = 0;
+  std::size_t mapped_ = 0;  // bytes mapped, or 0 when the memory is the heap's
+  std::size_t size_ = 0;
+  proto::ChunkDigest digest_ = 0;
+};
+
+using ChunkPtr = std::shared_ptr<const Chunk>;
+
+}  // namespace cistern::base

@@ -1,0 +1,123 @@
+// The account of the bytes that the process may use. Bytes are reserved before they are accepted.
+//
+// `limit` is one number. What is always there (the fixed base) and L1's budget are taken from it
+// once, at the start; the rest is what transfers share: windows of uploads and readers, and what
+// readers hold of values that L1 has evicted.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string_view>
+#include <vector>
+
+#include "server/base/loop.h"
+#include "server/base/types.h"
+
+namespace cistern::base {
+
+enum class Account : std::uint8_t {
+  kL1,           // what resident entries cost; moved only by L1, never past its budget
+  kTransfers,    // windows of uploads, fills and readers
+  kHeld,         // evicted from L1 and still being read
+  kConnections,  // kernel socket buffers and session state
+};
+inline constexpr std::size_t kAccountCount = 4;
+std::string_view name(Account account);
+
+class Ledger;
+
+// Bytes of an account, given back when it goes out of scope. Movable; any thread.
+class Reservation {
+ public:
+  Reservation() = default;
+  Reservation(Reservation&& other) noexcept;
+  Reservation& operator=(Reservation&& other) noexcept;
+  ~Reservation();
+
+  std::uint64_t bytes() const { return bytes_; }
+  // Whether it was granted; stays so after shrink_to, not after a move or release.
+  explicit operator bool() const { return ledger_ != nullptr; }
+  // Gives back all but `bytes`, which must not be more than what is held.
+  void shrink_to(std::uint64_t bytes);
+  // Adds without waiting; false, and nothing changed, when there is no room.
+  bool try_grow(std::uint64_t bytes);
+  // A part of it, to be given back by itself; `bytes` must not be more than what is held.
+  Reservation split(std::uint64_t bytes);
+  // Takes over what `other` holds, which must be of the same ledger and account, or nothing.
+  void merge(Reservation other);
+  void release();
+
+ private:
+  friend class Ledger;
+  Reservation(Ledger* ledger, Account account, std::uint64_t bytes)
+      : ledger_(ledger), account_(account), bytes_(bytes) {}
+
+  Ledger* ledger_ = nullptr;
+  Account account_ = Account::kTransfers;
+  std::uint64_t bytes_ = 0;
+};
+
+class Ledger {
+ public:
+  struct Budgets {
+    std::uint64_t limit = 0;  // of the process
+    std::uint64_t l1 = 0;
+    std::uint64_t transfers = 0;  // kTransfers and kHeld together
+    std::uint64_t held = 0;       // of which kHeld may take at most this
+    std::uint64_t connections = 0;
+  };
+
+  explicit Ledger(const Budgets& budgets);
+  ~Ledger();
+  Ledger(const Ledger&) = delete;
+  Ledger& operator=(const Ledger&) = delete;
+
+  // Never waits; empty when there is no room, or when others have waited longer for kTransfers.
+  // Any thread.
+  Reservation try_reserve(Account account, std::uint64_t bytes);
+
+  // A place in the queue for kTransfers. Destroying it leaves the queue; if the bytes were granted
+  // and the callback has not yet run, they go back. To be destroyed on its loop's thread, so that
+  // the callback is neither run nor destroyed on another.
+  class Ticket;
+  using Granted = std::function<void(Reservation)>;
+  // For a transfer's whole minimum window: calls `granted` on `loop`, later, first come first
+  // served. The caller must hold no other reservation. Null, and `granted` is never called, when
+  // `bytes` is more than the account could ever give. The loop's thread only; `loop` must live as
+  // long as any thread uses the ledger.
+  std::shared_ptr<Ticket> wait(std::uint64_t bytes, Loop& loop, Granted granted);
+
+  const Budgets& budgets() const { return budgets_; }
+  std::uint64_t used(Account account) const;
+  std::uint64_t waiting() const;      // tickets in the queue now
+  std::uint64_t waits_total() const;  // tickets that ever had to wait
+
+ private:
+  friend class Reservation;
+  // What has to be posted once the mutex is free: no lock is held while calling out.
+  struct Delivery {
+    Loop* loop;
+    std::weak_ptr<Ticket> ticket;
+  };
+  static void deliver(std::vector<Delivery> deliveries);
+
+  bool take(Account account, std::uint64_t bytes);
+  bool has_room_locked(Account account, std::uint64_t bytes) const;
+  void give_back(Account account, std::uint64_t bytes);
+  // Grants to the head of the queue for as long as there is room.
+  std::vector<Delivery> serve_locked();
+  std::uint64_t& used_locked(Account account) { return used_[static_cast<std::size_t>(account)]; }
+
+  const Budgets budgets_;
+  mutable std::mutex mutex_;
+  std::array<std::uint64_t, kAccountCount> used_{};
+  std::list<Ticket*> queue_;  // a ticket takes itself out before it dies
+  std::uint64_t waits_total_ = 0;
+};
+
+}  // namespace cistern::base

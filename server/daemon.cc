@@ -1,0 +1,149 @@
+#include "server/daemon.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+
+#include "server/base/memory.h"
+#include "server/net/memory_plan.h"
+
+namespace cistern {
+namespace {
+
+// Beside connections: standard streams, loops, listeners, logs, the admin endpoint, sockets that
+// linger after their end.
+constexpr rlim_t kOtherFiles = 192;
+constexpr rlim_t kFilesPerWorker = 8;
+
+unsigned workers(const config::Config& config) {
+  return config.server.workers.value_or(base::usable_cores());
+}
+
+}  // namespace
+
+log::Options log_options(const config::Config& config) {
+  log::Options options;
+  switch (config.log.level) {
+    case config::LogLevel::kTrace:
+      options.level = log::Level::kTrace;
+      break;
+    case config::LogLevel::kDebug:
+      options.level = log::Level::kDebug;
+      break;
+    case config::LogLevel::kInfo:
+      options.level = log::Level::kInfo;
+      break;
+    case config::LogLevel::kWarn:
+      options.level = log::Level::kWarn;
+      break;
+    case config::LogLevel::kError:
+      options.level = log::Level::kError;
+      break;
+  }
+  options.format =
+      config.log.format == config::LogFormat::kJson ? log::Format::kJson : log::Format::kText;
+  return options;
+}
+
+l2::RedisOptions redis_options(const config::Config& config) {
+  const config::Config::Redis& redis = config.l2.redis;
+  l2::RedisOptions options;
+  if (redis.url.endpoint.kind == proto::Endpoint::Kind::kUnix) {
+    options.url.unix_path = redis.url.endpoint.path;
+  } else {
+    options.url.host = redis.url.endpoint.host;
+    options.url.port = redis.url.endpoint.port;
+  }
+  options.url.db = redis.url.database;
+  options.url.user = redis.url.username;
+  options.url.password = redis.url.password;
+  options.key_prefix = redis.key_prefix;
+  options.connect_timeout = redis.connect_timeout;
+  options.op_timeout = redis.op_timeout;
+  options.connections_per_worker = redis.connections_per_worker;
+  options.max_idle = config.l2.max_idle;
+  options.provisional_ttl = config.l2.provisional_ttl;
+  return options;
+}
+
+service::Options service_options(const config::Config& config) {
+  service::Options options;
+  options.max_value_bytes = config.limits.max_value_bytes;
+  options.chunk_bytes = static_cast<std::uint32_t>(config.storage.chunk_bytes);
+  options.default_ttl = config.storage.default_ttl;
+  options.max_idle = config.l2.max_idle;
+  options.provisional_ttl = config.l2.provisional_ttl;
+  options.replace_grace = config.l2.replace_grace;
+  options.prefetch_chunks = config.l2.prefetch_chunks;
+  options.stream_window_bytes = config.limits.stream_window_bytes;
+  return options;
+}
+
+net::ServerOptions server_options(const config::Config& config, const std::string& version) {
+  const config::Config::Limits& limits = config.limits;
+  net::ServerOptions options;
+  options.listen = config.server.listen;
+  options.workers = workers(config);
+  options.max_connections = limits.max_connections;
+  options.session.request_timeout = limits.request_timeout;
+  options.session.stall_timeout = limits.stall_timeout;
+  options.session.idle_timeout = limits.idle_timeout;
+  proto::ServerLimits& wire = options.session.limits;
+  wire.max_value_bytes = limits.max_value_bytes;
+  wire.max_frame_bytes = static_cast<std::uint32_t>(limits.max_frame_bytes);
+  wire.chunk_bytes = static_cast<std::uint32_t>(config.storage.chunk_bytes);
+  wire.max_key_bytes = static_cast<std::uint32_t>(limits.max_key_bytes);
+  wire.max_metadata_bytes = static_cast<std::uint32_t>(limits.max_metadata_bytes);
+  wire.max_streams = limits.max_streams_per_connection;
+  wire.stream_window_bytes = static_cast<std::uint32_t>(
+      std::max<std::uint64_t>(limits.stream_window_bytes, 2 * config.storage.chunk_bytes));
+  wire.name = "cisternd/" + version;
+  return options;
+}
+
+base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
+  MemoryBudgets result;
+  net::MemoryDemand demand;
+  if (config.memory.limit_bytes) {
+    demand.limit_bytes = *config.memory.limit_bytes;
+    result.limit_source = "memory.limit";
+  } else {
+    const base::MemoryLimit automatic = base::automatic_memory_limit();
+    demand.limit_bytes = automatic.bytes;
+    result.limit_source = automatic.source;
+  }
+  demand.l1_bytes = config.l1.max_bytes;
+  demand.max_connections = config.limits.max_connections;
+  demand.window_bytes =
+      std::max(config.limits.stream_window_bytes, 2 * config.storage.chunk_bytes);
+  const auto budgets = net::plan_memory(demand);
+  if (!budgets) {
+    return base::fail(
+        budgets.error().status,
+        budgets.error().message + " (memory.limit comes from " + result.limit_source + ")");
+  }
+  result.budgets = *budgets;
+  return result;
+}
+
+void raise_file_limit(const config::Config& config) {
+  const rlim_t per_worker = kFilesPerWorker + config.l2.redis.connections_per_worker;
+  const rlim_t needed = config.limits.max_connections + workers(config) * per_worker + kOtherFiles;
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  if (files.rlim_cur < needed && files.rlim_cur < files.rlim_max) {
+    files.rlim_cur = std::min(files.rlim_max, needed);
+    ::setrlimit(RLIMIT_NOFILE, &files);
+    ::getrlimit(RLIMIT_NOFILE, &files);
+  }
+  if (files.rlim_cur >= needed) return;
+  log::warn("few_open_files",
+            {{"limit", files.rlim_cur},
+             {"needed", needed},
+             {"text", "connections will have to wait before limits.max_connections is reached"},
+             {"hint",
+              "raise the hard limit of open files (ulimit -Hn) or lower "
+              "limits.max_connections"}});
+}
+
+}  // namespace cistern

@@ -1,0 +1,30 @@
+// Turns the configuration into what the parts want to be told. Pure but for the kernel's limits.
+#pragma once
+
+#include <string>
+
+#include "config/config.h"
+#include "server/base/log.h"
+#include "server/l2/redis_options.h"
+#include "server/net/server.h"
+#include "server/service/service.h"
+
+namespace cistern {
+
+log::Options log_options(const config::Config& config);
+l2::RedisOptions redis_options(const config::Config& config);
+service::Options service_options(const config::Config& config);
+net::ServerOptions server_options(const config::Config& config, const std::string& version);
+
+struct MemoryBudgets {
+  base::Ledger::Budgets budgets;
+  std::string limit_source;  // for the log
+};
+// Resolves `auto`. The error is a configuration's, for exit status 2.
+base::Result<MemoryBudgets> memory_budgets(const config::Config& config);
+
+// Raises the soft limit of open files to the hard one, and warns where that is less than the
+// connections need.
+void raise_file_limit(const config::Config& config);
+
+}  // namespace cistern

@@ -1,0 +1,63 @@
+#include "server/l2/redis_connect.h"
+
+#include <algorithm>
+#include <memory>
+
+#include <asio/ip/tcp.hpp>
+#include <asio/local/stream_protocol.hpp>
+#include <asio/post.hpp>
+#include <fmt/format.h>
+
+#include "server/base/rng.h"
+
+namespace cistern::l2 {
+
+void resolve(asio::io_context& io, const RedisUrl& url,
+             std::function<void(base::Result<std::vector<RedisAddress>>)> done) {
+  using asio::ip::tcp;
+  if (url.is_unix()) {
+    std::vector<RedisAddress> one = {{asio::local::stream_protocol::endpoint(url.unix_path), ""}};
+    asio::post(io, [done = std::move(done), one = std::move(one)] { done(one); });
+    return;
+  }
+  asio::error_code not_numeric;
+  const auto address = asio::ip::make_address(url.host, not_numeric);
+  if (!not_numeric) {
+    std::vector<RedisAddress> one = {{tcp::endpoint(address, url.port), address.to_string()}};
+    asio::post(io, [done = std::move(done), one = std::move(one)] { done(one); });
+    return;
+  }
+  auto resolver = std::make_shared<tcp::resolver>(io);
+  resolver->async_resolve(
+      url.host, std::to_string(url.port), tcp::resolver::numeric_service,
+      [resolver, host = url.host, done = std::move(done)](const asio::error_code& error,
+                                                          const auto& found) {
+        if (error) {
+          done(base::fail(base::Status::kL2Unavailable,
+                          fmt::format("the name {} in l2.redis.url cannot be resolved: {}", host,
+                                      error.message())));
+          return;
+        }
+        std::vector<RedisAddress> all;
+        for (const auto& entry : found) {
+          all.push_back({entry.endpoint(), entry.endpoint().address().to_string()});
+        }
+        done(std::move(all));
+      });
+}
+
+Backoff::Backoff()
+    : random_(static_cast<std::minstd_rand::result_type>(base::random_seed() & 0x7fffffff)) {}
+
+base::Duration Backoff::next() {
+  using std::chrono::milliseconds;
+  constexpr std::int64_t kFirstMs = 50;
+  constexpr std::int64_t kLastMs = 5000;
+  constexpr unsigned kDoublings = 7;
+  const std::int64_t whole = std::min(kLastMs, kFirstMs << std::min(failures_, kDoublings));
+  ++failures_;
+  std::uniform_int_distribution<std::int64_t> off(0, whole / 2);
+  return milliseconds(whole - off(random_));
+}
+
+}  // namespace cistern::l2

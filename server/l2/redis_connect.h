@@ -1,0 +1,43 @@
+// What both kinds of connection to Redis need on their way up: addresses and patience.
+#pragma once
+
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <asio/generic/stream_protocol.hpp>
+#include <asio/io_context.hpp>
+
+#include "server/base/types.h"
+#include "server/l2/redis_url.h"
+
+namespace cistern::l2 {
+
+struct RedisAddress {
+  asio::generic::stream_protocol::endpoint endpoint;
+  std::string ip;  // numeric; empty with a unix socket
+};
+
+// The addresses behind a URL, in the order in which to try them; at least one, or an error. Names
+// are looked up on a thread of Asio's own. `done` is called later, on `io`.
+void resolve(asio::io_context& io, const RedisUrl& url,
+             std::function<void(base::Result<std::vector<RedisAddress>>)> done);
+
+// Delays between attempts to connect: doubled from 50 ms up to 5 s, each with up to half of it
+// taken off at random, so that daemons which lost the same Redis don't return all at once.
+class Backoff {
+ public:
+  Backoff();
+  base::Duration next();
+  void reset() { failures_ = 0; }
+
+ private:
+  std::minstd_rand random_;
+  unsigned failures_ = 0;
+};
+
+// A connection that was up for less than this before it broke counts as a failed attempt.
+inline constexpr base::Duration kStableAfter = std::chrono::seconds(1);
+
+}  // namespace cistern::l2

@@ -1,0 +1,195 @@
+// cisternd: how the parts are put together, and taken apart again in reverse.
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include <CLI/CLI.hpp>
+
+#include "config/config.h"
+#include "server/admin/endpoint.h"
+#include "server/admin/stats.h"
+#include "server/base/chunk.h"
+#include "server/base/log.h"
+#include "server/daemon.h"
+#include "server/l1/cache.h"
+#include "server/l2/redis_store.h"
+#include "server/net/memory_plan.h"
+#include "server/net/server.h"
+#include "server/signals.h"
+
+#ifndef CISTERN_SANITIZED
+// jemalloc reads it before main(). Few arenas, and what is free goes back to the kernel within a
+// second: memory.limit may be small, and the daemon's threads hardly allocate at the same time.
+extern "C" {
+extern const char* malloc_conf;
+const char* malloc_conf =
+    "background_thread:true,narenas:4,tcache_max:4096,dirty_decay_ms:1000,muzzy_decay_ms:0";
+}
+#endif
+
+namespace cistern {
+namespace {
+
+constexpr int kExitFailure = 1;
+constexpr int kExitConfig = 2;
+constexpr char kDefaultConfig[] = "/etc/cistern/cistern.yaml";
+// Enough to pass a million entries within a minute, in turns too short to be felt.
+constexpr std::chrono::milliseconds kSweepPeriod{100};
+constexpr std::size_t kSweepEntries = 2000;
+
+struct Arguments {
+  std::string config;
+  bool check = false;
+  bool print = false;
+};
+
+config::Result load(const Arguments& arguments) {
+  const config::Environment environment = config::process_environment();
+  if (!arguments.config.empty()) return config::load_file(arguments.config, environment);
+  if (std::filesystem::exists(kDefaultConfig)) {
+    return config::load_file(kDefaultConfig, environment);
+  }
+  return config::load_defaults(environment);
+}
+
+std::vector<std::pair<std::string_view, std::uint64_t>> connection_ends(const net::Server& server) {
+  std::vector<std::pair<std::string_view, std::uint64_t>> ends;
+  for (std::size_t i = 0; i < net::kCloseReasonCount; ++i) {
+    std::uint64_t count = 0;
+    for (const auto& worker : server.workers()) count += worker->closes()[i].get();
+    ends.emplace_back(net::info(static_cast<net::CloseReason>(i)).label, count);
+  }
+  return ends;
+}
+
+// What the admin endpoint and STATS read; `server` may not exist yet when STATS is set up.
+void connect_sources(admin::Sources& sources, const net::Server& server) {
+  for (const auto& worker : server.workers()) sources.workers.push_back(&worker->metrics());
+  sources.connections = [&server] { return server.connections(); };
+  sources.connection_ends = [&server] { return connection_ends(server); };
+  sources.loop_silence = [&server] {
+    base::Duration longest{0};
+    for (const auto& worker : server.workers()) longest = std::max(longest, worker->silence());
+    return longest;
+  };
+  sources.l2_ready = [&server]() -> base::Result<void> {
+    for (const auto& worker : server.workers()) {
+      if (auto ready = worker->l2_ready(); !ready) return ready;
+    }
+    return {};
+  };
+}
+
+net::StoreFactory store_factory(const config::Config& config) {
+  if (config.l2.kind == config::L2Kind::kNone) return {};
+  return [options = redis_options(config)](base::Loop& loop, asio::io_context& io,
+                                           base::WorkerMetrics& metrics) {
+    return std::make_unique<l2::RedisStore>(options, io, loop, metrics);
+  };
+}
+
+int serve(const config::Config& config, const MemoryBudgets& memory) {
+  Signals signals;
+  log::init(log_options(config));
+  raise_file_limit(config);
+
+  base::Chunk::set_spare_limit(net::kSpareChunkBytes);
+  base::Ledger ledger(memory.budgets);
+  l1::Cache cache({.budget_bytes = memory.budgets.l1, .max_age = config.l1.max_age}, ledger);
+  service::Shared shared(service_options(config), cache, ledger);
+
+  admin::Sources sources;
+  sources.version = CISTERN_VERSION;
+  sources.l2_kind = config::name(config.l2.kind);
+  sources.has_l2 = config.l2.kind != config::L2Kind::kNone;
+  sources.cache = &cache;
+  sources.ledger = &ledger;
+  sources.started = std::chrono::steady_clock::now();
+
+  net::ServerOptions options = server_options(config, CISTERN_VERSION);
+  options.session.stats_json = [&sources] { return admin::stats_json(sources); };
+  net::Server server(std::move(options), shared, store_factory(config));
+  connect_sources(sources, server);
+  server.every(kSweepPeriod, [&cache](base::TimePoint now) { cache.sweep(kSweepEntries, now); });
+
+  if (const base::Result<void> bound = server.bind(); !bound) {
+    log::error("start_failed", {{"text", bound.error().message}});
+    return kExitFailure;
+  }
+  std::optional<admin::Endpoint> endpoint;
+  if (config.admin.listen) endpoint.emplace(*config.admin.listen, sources);
+  server.start();
+  sources.state = admin::State::kServing;
+  log::info("ready", {{"version", CISTERN_VERSION},
+                      {"workers", server.workers().size()},
+                      {"l2", sources.l2_kind},
+                      {"memory_limit_bytes", memory.budgets.limit},
+                      {"memory_limit_source", memory.limit_source},
+                      {"l1_bytes", memory.budgets.l1},
+                      {"transfers_bytes", memory.budgets.transfers},
+                      {"connections_bytes", memory.budgets.connections}});
+
+  const int signal = signals.wait();
+  sources.state = admin::State::kDraining;
+  log::info("draining", {{"signal", signal}, {"connections", server.connections()}});
+  server.drain(config.server.drain_timeout);
+  endpoint.reset();
+  log::info("stopped");
+  return EXIT_SUCCESS;
+}
+
+int run(const Arguments& arguments) {
+  const config::Result loaded = load(arguments);
+  if (!loaded) {
+    for (const config::Problem& problem : loaded.error()) {
+      std::fprintf(stderr, "%s\n", to_string(problem).c_str());
+    }
+    return kExitConfig;
+  }
+  const auto memory = memory_budgets(*loaded);
+  if (!memory) {
+    std::fprintf(stderr, "%s\n", memory.error().message.c_str());
+    return kExitConfig;
+  }
+  if (arguments.print) std::fputs(config::print(*loaded).c_str(), stdout);
+  if (arguments.print || arguments.check) return EXIT_SUCCESS;
+  const int status = serve(*loaded, *memory);
+  log::shutdown();
+  return status;
+}
+
+}  // namespace
+}  // namespace cistern
+
+int main(int argc, char** argv) {
+  CLI::App app{
+      "cisternd, a sidecar cache for values of any size. Stays in the foreground, logs to "
+      "standard error, and drains on SIGTERM and SIGINT."};
+  cistern::Arguments arguments;
+  app.add_option("--config", arguments.config,
+                 std::string("The configuration file. Default: ") + cistern::kDefaultConfig +
+                     " if it exists, else the built-in defaults")
+      ->envname("CISTERN_CONFIG")
+      ->type_name("FILE");
+  app.add_flag("--check-config", arguments.check,
+               "Check the configuration and exit: 0 if it is valid, 2 if not");
+  app.add_flag("--print-config", arguments.print,
+               "Print the effective configuration, secrets masked, and exit");
+  app.set_version_flag("--version", std::string("cisternd ") + CISTERN_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? EXIT_SUCCESS : cistern::kExitConfig;
+  }
+  try {
+    return cistern::run(arguments);
+  } catch (const std::exception& error) {
+    cistern::log::error("start_failed", {{"text", error.what()}});
+    cistern::log::shutdown();
+    return cistern::kExitFailure;
+  }
+}

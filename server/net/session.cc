@@ -1,0 +1,365 @@
+#include "server/net/session.h"
+
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include <fmt/format.h>
+
+#include "server/base/log.h"
+
+namespace cistern::net {
+namespace {
+
+// What a session reads and writes before the others of its worker have their turn.
+constexpr std::size_t kReadTurnBytes = 256 * proto::kKiB;
+constexpr std::size_t kWriteTurnBytes = proto::kMiB;
+// One gathered write. A small answer waits for at most so much, and a frame, of other streams.
+constexpr std::size_t kBatchBytes = 256 * proto::kKiB;
+// Owed answers past which no more requests are read.
+constexpr std::size_t kMaxOwedBytes = 64 * proto::kKiB;
+// While value bytes are received into their chunk, what may be read past their end: the next
+// frame's head, and little that would have to be copied.
+constexpr std::size_t kReadPastTargetBytes = 4 * proto::kKiB;
+// Output that kSessionBytes covers.
+constexpr std::size_t kFreeOutputBytes = 4 * proto::kKiB;
+// Requests that were sent before GOAWAY was read are refused, not lost, for so long.
+constexpr std::chrono::milliseconds kGoAwayGrace{250};
+
+log::Limit close_log_limit(10);
+
+}  // namespace
+
+// While it lives, output is written by the one who began the turn.
+class Session::Turn {
+ public:
+  explicit Turn(Session& session) : session_(session), outer_(session.in_turn_) {
+    session_.in_turn_ = true;
+  }
+  ~Turn() { session_.in_turn_ = outer_; }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  Session& session_;
+  const bool outer_;
+};
+
+Session::Session(const SessionContext& context, Accepted accepted, Owner& owner)
+    : context_(context),
+      owner_(owner),
+      socket_(context.loop.context(), accepted.socket.release()),
+      is_tcp_(accepted.is_tcp),
+      budget_(context.ledger, std::move(accepted.memory)),
+      requests_(context, budget_, *this),
+      conn_(context.options.limits, requests_),
+      opened_at_(context.loop.now()),
+      active_at_(opened_at_),
+      output_{.acknowledged_bytes = 0, .moved_at = opened_at_},
+      written_at_(opened_at_) {
+  requests_.attach(conn_);
+}
+
+Session::~Session() = default;
+
+void Session::start() {
+  const int fd = socket_.native_handle();
+  if (is_tcp_) {
+    const int on = 1;
+    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  }
+  resize(Direction::kSend, false);
+  resize(Direction::kReceive, false);
+  context_.metrics.connections_opened.add();
+  timer_ = context_.loop.after(tick(), [this] { on_tick(); });
+  wait_readable();
+}
+
+// ------------------------------------------------------------------------------------------ Input
+
+void Session::wait_readable() {
+  reading_ = true;
+  socket_.async_wait(asio::posix::stream_descriptor::wait_read,
+                     [self = shared_from_this()](const asio::error_code&) {
+                       self->reading_ = false;
+                       if (!self->closed_) self->on_readable();
+                     });
+}
+
+void Session::on_readable() {
+  const Turn turn(*this);
+  receive();
+  advance();
+}
+
+void Session::receive() {
+  std::size_t received = 0;
+  bool ended = false;
+  bool broken = false;
+  while (received < kReadTurnBytes && !paused_ && !conn_.failed()) {
+    const auto areas = conn_.prepare(context_.scratch);
+    iovec iovecs[2];
+    std::size_t count = 0;
+    std::size_t room = 0;
+    for (const proto::MutableBytes area : areas) {
+      const std::size_t size =
+          count == 0 ? area.size() : std::min(area.size(), kReadPastTargetBytes);
+      if (size == 0) continue;
+      iovecs[count++] = {area.data(), size};
+      room += size;
+    }
+    msghdr message{};
+    message.msg_iov = iovecs;
+    message.msg_iovlen = count;
+    const ssize_t got = ::recvmsg(socket_.native_handle(), &message, MSG_DONTWAIT);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) {
+      ended = got == 0;
+      broken = got < 0 && errno != EAGAIN && errno != EWOULDBLOCK;
+      break;
+    }
+    const auto bytes = static_cast<std::size_t>(got);
+    context_.metrics.bytes_in.add(bytes);
+    received += bytes;
+    conn_.commit(bytes);
+    process();
+    if (bytes < room) break;  // that was all
+  }
+  conn_.finish();
+  if (received > 0) active_at_ = context_.loop.now();
+  if (ended) return close(CloseReason::kPeerClosed);
+  if (broken) return close(CloseReason::kPeerFailed);
+}
+
+void Session::process() {
+  paused_ = !conn_.process(kMaxOwedBytes);
+  const std::uint64_t frames = conn_.frames_in();
+  context_.metrics.frames_in.add(frames - frames_seen_);
+  frames_seen_ = frames;
+}
+
+// ----------------------------------------------------------------------------------------- Output
+
+void Session::on_output() {
+  if (!in_turn_) advance_later();
+}
+
+void Session::advance_later() {
+  if (closed_ || std::exchange(advance_posted_, true)) return;
+  context_.loop.post([self = shared_from_this()] {
+    self->advance_posted_ = false;
+    if (self->closed_) return;
+    const Turn turn(*self);
+    self->advance();
+  });
+}
+
+void Session::wait_writable() {
+  blocked_ = true;
+  socket_.async_wait(asio::posix::stream_descriptor::wait_write,
+                     [self = shared_from_this()](const asio::error_code&) {
+                       self->blocked_ = false;
+                       if (!self->closed_) self->on_writable();
+                     });
+}
+
+void Session::on_writable() {
+  const Turn turn(*this);
+  advance();
+}
+
+Session::Flow Session::write() {
+  if (blocked_) return Flow::kBlocked;
+  const std::uint64_t before = writer_.written();
+  Flow flow = Flow::kDrained;
+  for (;;) {
+    if (writer_.idle()) {
+      if (!conn_.has_output()) break;
+      if (writer_.written() - before >= kWriteTurnBytes) {
+        flow = Flow::kYield;
+        break;
+      }
+      conn_.collect(writer_.batch(), kBatchBytes);
+      requests_.collected(writer_.written() + writer_.batch().bytes);
+      if (writer_.idle()) continue;  // the sources have nothing yet
+    }
+    const Writer::Outcome outcome = writer_.write(socket_.native_handle());
+    if (outcome == Writer::Outcome::kDone) continue;
+    if (outcome == Writer::Outcome::kBlocked && resize(Direction::kSend, true)) continue;
+    flow = outcome == Writer::Outcome::kBlocked ? Flow::kBlocked : Flow::kFailed;
+    break;
+  }
+  const std::uint64_t taken = writer_.written() - before;
+  context_.metrics.bytes_out.add(taken);
+  if (taken > 0 || flow == Flow::kDrained) written_at_ = context_.loop.now();
+  return flow;
+}
+
+void Session::advance() {
+  if (closed_) return;
+  Flow flow = write();
+  while (flow == Flow::kDrained && paused_ && !conn_.failed()) {
+    // The client has taken what was owed: on with the frames that were read already.
+    conn_.prepare(context_.scratch);
+    process();
+    conn_.finish();
+    flow = write();
+  }
+  requests_.sweep();
+  if (flow == Flow::kFailed) return close(CloseReason::kPeerFailed);
+  if (flow == Flow::kDrained) {
+    // A sweep may have let a source speak.
+    if (conn_.has_output()) return advance_later();
+    if (conn_.failed()) return close(CloseReason::kProtocolError);
+    if (has_left()) return close(*leaving_);
+  }
+  if (!charge_output()) return close(CloseReason::kNoMemory);
+  if (flow == Flow::kYield) {
+    // What was owed went before the streams' bytes: frames that wait for it need not wait for them.
+    if (paused_ && !conn_.failed()) {
+      conn_.prepare(context_.scratch);
+      process();
+      conn_.finish();
+    }
+    advance_later();
+  }
+  if (flow == Flow::kBlocked && !blocked_) wait_writable();
+  if (!paused_ && !conn_.failed() && !reading_) wait_readable();
+}
+
+// What a client makes us keep by asking and not taking the answers, or by sending frames in parts.
+bool Session::charge_output() {
+  const std::size_t kept = writer_.control_capacity() + 2 * conn_.owed_bytes() + conn_.kept_bytes();
+  const std::uint64_t charge = kept > kFreeOutputBytes ? kept : 0;
+  if (charge > output_charge_bytes_ && !budget_.take(charge - output_charge_bytes_)) return false;
+  if (charge < output_charge_bytes_) budget_.give(output_charge_bytes_ - charge);
+  output_charge_bytes_ = charge;
+  return true;
+}
+
+void Session::on_transfer(Direction direction) { resize(direction, true); }
+
+bool Session::resize(Direction direction, bool large) {
+  bool& is_large = direction == Direction::kSend ? large_send_ : large_receive_;
+  constexpr std::uint64_t kMore =
+      charged_bytes(kLargeBufferBytes) - charged_bytes(kSmallBufferBytes);
+  if (large && (is_large || !budget_.take_if_plenty(kMore))) return false;
+  if (!large && is_large) budget_.give(kMore);
+  is_large = large;
+  set_buffer(socket_.native_handle(), direction, large ? kLargeBufferBytes : kSmallBufferBytes);
+  return true;
+}
+
+// ------------------------------------------------------------------------------------------- Time
+
+base::Duration Session::tick() const {
+  const SessionOptions& options = context_.options;
+  const base::Duration least =
+      std::min({options.request_timeout, options.stall_timeout, options.idle_timeout}) / 4;
+  return std::clamp<base::Duration>(least, std::chrono::milliseconds(5), std::chrono::seconds(1));
+}
+
+// The kernel takes at once what a slow line needs minutes for, and isn't writable again before a
+// third of that has gone: whether the peer takes anything is seen in what it has acknowledged.
+void Session::note_acknowledged() {
+  int queued = 0;
+  if (::ioctl(socket_.native_handle(), SIOCOUTQ, &queued) != 0) return;
+  // Of a unix socket it counts the buffers, which are more than their bytes.
+  const auto waiting = std::min(static_cast<std::uint64_t>(std::max(queued, 0)), writer_.written());
+  const std::uint64_t acknowledged = writer_.written() - waiting;
+  if (acknowledged <= output_.acknowledged_bytes) return;
+  output_ = {.acknowledged_bytes = acknowledged, .moved_at = context_.loop.now()};
+}
+
+void Session::on_tick() {
+  const auto self = shared_from_this();
+  const Turn turn(*this);
+  timer_ = context_.loop.after(tick(), [this] { on_tick(); });
+  const SessionOptions& options = context_.options;
+  const base::TimePoint now = context_.loop.now();
+  const bool idle = requests_.none_open() && conn_.open_streams() == 0;
+  // A client that is told of its end has less time to take that in.
+  const base::Duration patience = conn_.failed()
+                                      ? std::min(options.request_timeout, options.stall_timeout)
+                                      : options.stall_timeout;
+  if (blocked_ || !requests_.none_open()) note_acknowledged();
+  const base::TimePoint taken_at = std::max(written_at_, output_.moved_at);
+  if (blocked_ && now - taken_at >= patience) return close(CloseReason::kOutputStalled);
+  if (!conn_.greeted() && now - opened_at_ >= options.request_timeout) {
+    return close(CloseReason::kHelloTimeout);
+  }
+  requests_.check_deadlines(output_);
+  if (!idle) {
+    active_at_ = now;
+  } else if (!leaving_ && now - active_at_ >= options.idle_timeout) {
+    go_away(
+        CloseReason::kIdle,
+        proto::Error{
+            proto::Status::kTimeout,
+            fmt::format("no request for {} ms (limits.idle_timeout); the connection "
+                        "is closed",
+                        std::chrono::duration_cast<std::chrono::milliseconds>(options.idle_timeout)
+                            .count())});
+  } else {
+    if (large_send_ && !blocked_) resize(Direction::kSend, false);
+    if (large_receive_) resize(Direction::kReceive, false);
+  }
+  budget_.trim();
+  advance();
+}
+
+// -------------------------------------------------------------------------------------------- End
+
+void Session::go_away(CloseReason reason, const proto::Error& error) {
+  if (closed_ || leaving_) return;
+  leaving_ = reason;
+  left_at_ = context_.loop.now();
+  conn_.go_away(error);
+  context_.loop.after(kGoAwayGrace, [self = shared_from_this()] { self->advance_later(); });
+  on_output();
+}
+
+bool Session::has_left() const {
+  return leaving_ && conn_.open_streams() == 0 && context_.loop.now() - left_at_ >= kGoAwayGrace;
+}
+
+void Session::close(CloseReason reason) {
+  if (closed_) return;
+  const auto self = shared_from_this();
+  const Turn turn(*this);
+  closed_ = true;
+  log_close(reason);
+  conn_.drop(proto::Error{proto::Status::kCancelled, std::string(info(reason).text)});
+  requests_.sweep();
+  context_.loop.cancel(timer_);
+  const bool peer_is_gone =
+      reason == CloseReason::kPeerClosed || reason == CloseReason::kPeerFailed;
+  if (peer_is_gone) {
+    asio::error_code ignored;
+    socket_.close(ignored);
+  } else {
+    context_.lingering.close(UniqueFd(socket_.release()));
+  }
+  context_.metrics.connections_closed.add();
+  context_.closes[static_cast<std::size_t>(reason)].add();
+  owner_.on_session_closed(*this);
+}
+
+void Session::log_close(CloseReason reason) const {
+  const CloseInfo& what = info(reason);
+  if (!log::enabled(what.severity)) return;
+  const std::string detail = conn_.failure() ? conn_.failure()->message : std::string();
+  log::event(close_log_limit, what.severity, "connection_closed",
+             {{"reason", what.label},
+              {"text", what.text},
+              {"detail", detail},
+              {"transport", is_tcp_ ? "tcp" : "unix"}});
+}
+
+}  // namespace cistern::net

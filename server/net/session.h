@@ -1,0 +1,104 @@
+// One connection: moves bytes between a socket and proto::ServerConn, and watches its times.
+//
+// Backpressure. The socket is read for as long as the answers that are owed stay below a bound,
+// also while it can't be written: payload arrives only within credit, for which memory is reserved,
+// so CREDIT and CANCEL always get through. Past the bound reading stops until the client has taken
+// what it asked for; a client that takes nothing for stall_timeout is closed.
+//
+// The loop's thread only. Owned by its worker; handlers that are under way keep it alive, and find
+// it closed.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <asio.hpp>
+
+#include "server/net/requests.h"
+#include "server/net/unique_fd.h"
+#include "server/net/writer.h"
+
+namespace cistern::net {
+
+// A socket that was accepted, and the memory that was reserved for it.
+struct Accepted {
+  UniqueFd socket;
+  bool is_tcp = false;
+  base::Reservation memory;  // kConnectionBytes
+};
+
+class Session final : public std::enable_shared_from_this<Session>, private Requests::Owner {
+ public:
+  struct Owner {
+    virtual ~Owner() = default;
+    // It's over. Called once, and last.
+    virtual void on_session_closed(Session& session) = 0;
+  };
+
+  // All references outlive it.
+  Session(const SessionContext& context, Accepted accepted, Owner& owner);
+  ~Session() override;
+  void start();
+
+  // Opens no more requests; closes, gracefully, once none is open.
+  void go_away(CloseReason reason, const proto::Error& error);
+  // Ends it now; what was open is cancelled.
+  void close(CloseReason reason);
+
+ private:
+  enum class Flow : std::uint8_t { kDrained, kBlocked, kYield, kFailed };
+  class Turn;
+
+  // Requests::Owner
+  void on_output() override;
+  void on_transfer(Direction direction) override;
+
+  void on_readable();
+  void on_writable();
+  void on_tick();
+  void note_acknowledged();
+  void receive();
+  void process();
+  // Writes, goes on with what was read, closes what is over, and waits for what is next.
+  void advance();
+  void advance_later();
+  Flow write();
+  void wait_readable();
+  void wait_writable();
+  bool charge_output();
+  bool has_left() const;
+  // False when it is so already, or when there is no room for it.
+  bool resize(Direction direction, bool large);
+  void log_close(CloseReason reason) const;
+  base::Duration tick() const;
+
+  const SessionContext& context_;
+  Owner& owner_;
+  asio::posix::stream_descriptor socket_;
+  const bool is_tcp_;
+  ConnectionBudget budget_;
+  Requests requests_;
+  proto::ServerConn conn_;
+  Writer writer_;
+
+  bool closed_ = false;
+  bool in_turn_ = false;
+  bool advance_posted_ = false;
+  bool reading_ = false;  // a wait for readability is under way
+  bool blocked_ = false;  // a wait for writability is
+  bool paused_ = false;   // frames were read and not handled yet
+  bool large_send_ = false;
+  bool large_receive_ = false;
+  std::uint64_t output_charge_bytes_ = 0;
+  std::uint64_t frames_seen_ = 0;
+  std::optional<CloseReason> leaving_;  // go_away() was called
+  base::TimePoint left_at_;
+  const base::TimePoint opened_at_;
+  base::TimePoint active_at_;  // the last frame, or the end of the last request
+  Requests::Output output_;
+  base::TimePoint written_at_;  // the last byte that the socket took, or when it had to take none
+  base::Loop::TimerId timer_ = base::Loop::TimerId::kNone;
+};
+
+}  // namespace cistern::net

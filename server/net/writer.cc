@@ -1,0 +1,85 @@
+#include "server/net/writer.h"
+
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <array>
+#include <cerrno>
+
+namespace cistern::net {
+namespace {
+
+// A batch has few segments (a frame's head and its bytes), each of some size; what doesn't fit one
+// call goes with the next.
+constexpr std::size_t kMaxIovecs = 64;
+
+}  // namespace
+
+Writer::Outcome Writer::write(int socket) {
+  while (!idle()) {
+    const proto::Segment& segment = batch_.segments[next_];
+    if (segment.size == offset_) {
+      advance(0);
+      continue;
+    }
+    const std::ptrdiff_t taken = segment.is_extent() ? write_extent(socket) : write_memory(socket);
+    if (taken > 0) {
+      advance(static_cast<std::size_t>(taken));
+      continue;
+    }
+    if (taken < 0 && errno == EINTR) continue;
+    if (taken < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Outcome::kBlocked;
+    // sendfile answers 0 where the file ends before the extent does.
+    error_ = taken < 0 ? errno : EIO;
+    return Outcome::kFailed;
+  }
+  batch_.clear();
+  next_ = 0;
+  return Outcome::kDone;
+}
+
+std::ptrdiff_t Writer::write_memory(int socket) {
+  std::array<iovec, kMaxIovecs> iovecs;
+  std::size_t count = 0;
+  std::size_t skip = offset_;
+  std::size_t at = next_;
+  for (; at < batch_.segments.size() && count < kMaxIovecs; ++at) {
+    const proto::Segment& segment = batch_.segments[at];
+    if (segment.is_extent()) break;
+    const proto::Bytes bytes = batch_.memory_of(segment).subspan(skip);
+    skip = 0;
+    iovecs[count].iov_base = const_cast<std::byte*>(bytes.data());
+    iovecs[count++].iov_len = bytes.size();
+  }
+  msghdr message{};
+  message.msg_iov = iovecs.data();
+  message.msg_iovlen = count;
+  const int more = at < batch_.segments.size() ? MSG_MORE : 0;
+  return ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT | more);
+}
+
+std::ptrdiff_t Writer::write_extent(int socket) {
+  const proto::Segment& segment = batch_.segments[next_];
+  auto from = static_cast<off_t>(segment.offset + offset_);
+  return ::sendfile(socket, segment.fd, &from, segment.size - offset_);
+}
+
+void Writer::advance(std::size_t bytes) {
+  written_ += bytes;
+  while (next_ < batch_.segments.size()) {
+    proto::Segment& segment = batch_.segments[next_];
+    const std::size_t left = segment.size - offset_;
+    if (bytes < left) {
+      offset_ += bytes;
+      return;
+    }
+    bytes -= left;
+    segment.owner.reset();
+    offset_ = 0;
+    ++next_;
+    if (bytes == 0) return;
+  }
+}
+
+}  // namespace cistern::net

@@ -1,0 +1,212 @@
+#include "server/service/put.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "proto/json.h"
+#include "server/base/rng.h"
+#include "server/service/edit.h"
+#include "server/service/values.h"
+
+namespace cistern::service {
+namespace {
+
+// What is kept of inline PUTs on their way to L2, for one worker; of the process' fixed base, so
+// that small values don't queue behind large transfers.
+constexpr std::uint64_t kMaxInlineInFlightBytes = 4 * proto::kMiB;
+// The write and what else waits with a value, its key and its metadata. Without it a crowd of empty
+// values would count for nothing.
+constexpr std::uint64_t kInlineWriteBytes = proto::kKiB;
+
+class InlineShare {
+ public:
+  InlineShare(std::shared_ptr<Worker> worker, std::uint64_t bytes)
+      : worker_(std::move(worker)), bytes_(bytes) {
+    worker_->inline_bytes += bytes_;
+  }
+  InlineShare(const InlineShare&) = delete;
+  InlineShare& operator=(const InlineShare&) = delete;
+  ~InlineShare() { worker_->inline_bytes -= bytes_; }
+
+ private:
+  const std::shared_ptr<Worker> worker_;
+  const std::uint64_t bytes_;
+};
+
+// The client of an inline PUT while it waits for L2.
+struct Client {
+  std::shared_ptr<Worker> worker;
+  PutSink* sink;
+  std::shared_ptr<Edit> edit{};
+  bool answered = false;  // possibly before the handle is made
+
+  void leave() {
+    sink = nullptr;
+    if (edit) edit->leave();
+  }
+  void answer(const Result<proto::Stored>& result) {
+    PutSink* const to = std::exchange(sink, nullptr);
+    answered = true;
+    edit.reset();
+    if (to == nullptr) return;
+    if (result) {
+      to->on_stored(*result);
+    } else {
+      answer_failed(*worker, *to, result.error());
+    }
+  }
+};
+
+base::ValueMeta meta_of(const Worker& worker, const proto::PutRequest& request) {
+  base::ValueMeta meta;
+  meta.size = request.inline_bytes.size();
+  meta.version = base::random_version();
+  meta.expires_at_ms = worker.expires_at(request.ttl_ms);
+  meta.chunk_bytes = worker.options.chunk_bytes;
+  meta.digest = request.inline_digest;
+  meta.metadata = proto::as_text(request.metadata);
+  return meta;
+}
+
+// Without L2: one change of L1, and no memory taken beside it.
+void put_in_l1(Worker& worker, const proto::PutRequest& request, proto::ChunkDigest digest,
+               PutSink& sink) {
+  const std::uint64_t hash = base::hash_key(request.key);
+  const base::ValueMeta meta = meta_of(worker, request);
+  auto outcome = l1::Cache::Outcome::kNoRoom;
+  worker.gate.change(request.key, hash, [&] {
+    outcome = insert_bytes(worker, request.key, hash, meta, request.inline_bytes, digest,
+                           condition_of(request), l1::Source::kPut);
+  });
+  switch (outcome) {
+    case l1::Cache::Outcome::kStored:
+      return sink.on_stored({.flags = proto::kInL1,
+                             .size = meta.size,
+                             .version = meta.version,
+                             .expires_at_ms = meta.expires_at_ms});
+    case l1::Cache::Outcome::kConditionFailed:
+      return answer_failed(worker, sink, {Status::kConditionFailed, {}});
+    case l1::Cache::Outcome::kNoRoom:
+      return answer_failed(worker, sink, no_room_in_l1(meta.size));
+  }
+}
+
+OperationPtr put_through_l2(const std::shared_ptr<Worker>& worker, const proto::PutRequest& request,
+                            proto::ChunkDigest digest, PutSink& sink) {
+  const std::uint64_t bytes = request.inline_bytes.size() + request.metadata.size() +
+                              request.key.size() + kInlineWriteBytes;
+  if (worker->inline_bytes + bytes > kMaxInlineInFlightBytes) {
+    answer_failed(*worker, sink,
+                  {Status::kNoRoom,
+                   fmt::format("{} bytes of small values, with their keys and metadata, wait for "
+                               "the second tier; at most {} may: try again later",
+                               worker->inline_bytes, kMaxInlineInFlightBytes)});
+    return nullptr;
+  }
+  WritePlan plan;
+  plan.account = std::make_shared<InlineShare>(worker, bytes);
+  plan.condition = condition_of(request);
+  plan.manifest.meta = meta_of(*worker, request);
+  plan.manifest.inline_bytes.assign(request.inline_bytes.begin(), request.inline_bytes.end());
+  plan.manifest.inline_digest = digest;
+  auto client = std::make_shared<Client>(Client{worker, &sink});
+  client->edit =
+      make_write(worker, Key(request.key), std::move(plan),
+                 [client](const Result<proto::Stored>& result) { client->answer(result); });
+  const std::shared_ptr<Edit> edit = client->edit;
+  edit->begin();
+  return std::make_unique<Handle<Client>>(std::move(client));
+}
+
+}  // namespace
+
+Error no_room_in_l1(std::uint64_t size) {
+  return {
+      Status::kNoRoom,
+      fmt::format("there is no room for the value's {} bytes in l1.max_bytes now, because other "
+                  "transfers have reserved it",
+                  size)};
+}
+
+std::optional<Error> check_put(const proto::PutRequest& request) {
+  if (request.key.empty()) return Error{Status::kBadRequest, "the key is empty"};
+  if (request.if_absent && request.if_version) {
+    return Error{Status::kBadRequest, "a PUT names both if-absent and if-version"};
+  }
+  if (request.ttl_ms != proto::kDefaultTtl && request.ttl_ms > proto::kMaxTtlMs) {
+    return Error{Status::kBadRequest, fmt::format("a time to live of {} ms; the longest is {} ms",
+                                                  request.ttl_ms, proto::kMaxTtlMs)};
+  }
+  if (!request.metadata.empty() && !proto::is_json_object(request.metadata)) {
+    return Error{Status::kBadRequest, "the metadata is not a JSON object"};
+  }
+  return std::nullopt;
+}
+
+std::uint64_t cost_in_l1(const Worker& worker, std::uint64_t size, std::size_t key_bytes,
+                         std::size_t metadata_bytes) {
+  return base::ChunkedValue::cost_for(size, worker.options.chunk_bytes, metadata_bytes) +
+         worker.cache.entry_overhead(key_bytes);
+}
+
+std::optional<Error> check_size(const Worker& worker, std::uint64_t size, std::size_t key_bytes,
+                                std::size_t metadata_bytes) {
+  if (size > worker.options.max_value_bytes) {
+    return Error{Status::kValueTooLarge,
+                 fmt::format("a value of {} bytes; limits.max_value_bytes is {}", size,
+                             worker.options.max_value_bytes)};
+  }
+  if (worker.store != nullptr || l1::Cache::is_small(key_bytes, metadata_bytes, size)) {
+    return std::nullopt;
+  }
+  const std::uint64_t cost = cost_in_l1(worker, size, key_bytes, metadata_bytes);
+  if (worker.cache.could_hold(cost)) return std::nullopt;
+  return Error{Status::kValueTooLarge,
+               fmt::format("a value of {} bytes takes {} bytes of memory; l1.max_bytes is {}, "
+                           "and there is no second tier (l2.kind: none)",
+                           size, cost, worker.ledger.budgets().l1)};
+}
+
+void answer_failed(Worker& worker, PutSink& sink, const Error& error) {
+  if (error.status != Status::kConditionFailed) worker.metrics.count_put_rejected(error.status);
+  sink.on_failed(error);
+}
+
+OperationPtr put_inline(const std::shared_ptr<Worker>& worker, const proto::PutRequest& request,
+                        PutSink& sink) {
+  if (const std::optional<Error> error = check_put(request)) {
+    answer_failed(*worker, sink, *error);
+    return nullptr;
+  }
+  const std::uint64_t size = request.inline_bytes.size();
+  if (std::optional<Error> error =
+          check_size(*worker, size, request.key.size(), request.metadata.size())) {
+    auto client = std::make_shared<Client>(Client{worker, &sink});
+    refuse_for_size(worker, Key(request.key), condition_of(request), std::move(*error),
+                    [client](const Error& why) { client->answer(tl::unexpected(why)); });
+    if (client->answered) return nullptr;
+    return std::make_unique<Handle<Client>>(std::move(client));
+  }
+  const Digests digests = digests_of(request.inline_bytes, worker->options.chunk_bytes);
+  if (digests.value != request.inline_digest) {
+    answer_failed(
+        *worker, sink,
+        {Status::kDigestMismatch,
+         fmt::format("the {} bytes that arrived have the digest {}, not {}", size,
+                     proto::to_hex(digests.value), proto::to_hex(request.inline_digest))});
+    return nullptr;
+  }
+  if (worker->store == nullptr) {
+    put_in_l1(*worker, request, digests.bytes, sink);
+    return nullptr;
+  }
+  if (const Result<void> available = worker->store->available(); !available) {
+    answer_failed(*worker, sink, available.error());
+    return nullptr;
+  }
+  return put_through_l2(worker, request, digests.bytes, sink);
+}
+
+}  // namespace cistern::service

@@ -1,0 +1,107 @@
+// A Reader: cuts chunks into pieces, and goes on elsewhere where one source of chunks ends.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "server/service/worker.h"
+
+namespace cistern::service {
+
+// Tells a reader, once for each time that it had to wait, that it's worth asking again. Held by the
+// reader and by whatever works for it; loop's thread.
+class Waker : public std::enable_shared_from_this<Waker> {
+ public:
+  explicit Waker(base::Loop& loop) : loop_(loop) {}
+  void set(std::function<void()> ready);
+  void wait() { waiting_ = true; }
+  // Runs `ready`, if somebody waits; the reader may be gone afterwards. Not within Reader::next().
+  void wake();
+  void close();
+
+ private:
+  base::Loop& loop_;
+  std::function<void()> ready_;
+  bool waiting_ = false;
+};
+
+struct Taken {
+  enum class Kind : std::uint8_t {
+    kWait,    // it isn't there yet; the waker tells
+    kChunk,   // `chunk`
+    kGone,    // this source has nothing more: go on with successor()
+    kFailed,  // see error()
+  };
+  Kind kind = Kind::kWait;
+  base::ChunkPtr chunk{};
+  // Keeps the chunk, and the account of its memory.
+  std::shared_ptr<const void> owner{};
+};
+
+// Where a reader's chunks come from, in order. Destroying it ends its work.
+class ChunkSource {
+ public:
+  virtual ~ChunkSource() = default;
+  // Chunk `index`; calls go up one by one, and a call may be repeated until it yields kChunk, or
+  // for as long as the source keeps its chunks.
+  virtual Taken take(std::uint64_t index) = 0;
+  // Whether take() yields a chunk again and again, so that its reader doesn't keep it from one
+  // piece to the next. Has to be true where a chunk isn't charged to the reader itself: what a
+  // reader that stands still had in its hands would stay, in no account, when the value is evicted
+  // and revoked.
+  virtual bool keeps_chunks() const = 0;
+  // Null as long as nothing has failed.
+  virtual const Error* error() const { return nullptr; }
+  // After kGone: what has the chunks from `index` on.
+  virtual std::unique_ptr<ChunkSource> successor(std::uint64_t index) = 0;
+};
+
+// What is being read: the chunks [first, end) of one version.
+struct Reading {
+  std::shared_ptr<Worker> worker;
+  std::shared_ptr<const Key> key;
+  std::shared_ptr<const base::ValueMeta> meta;
+  std::uint64_t first = 0;
+  std::uint64_t end = 0;
+  std::shared_ptr<Waker> waker;
+
+  bool whole() const { return first == 0 && end == meta->chunk_count(); }
+};
+
+// The chunks that cover `range` of a value, or all of it: the bytes, absent when they are the whole
+// value. kRangeInvalid when it begins past the end.
+Result<std::optional<proto::Range>> cover_of(const std::optional<proto::Range>& range,
+                                             const base::ValueMeta& meta);
+
+// `cover` as of cover_of().
+Reading make_reading(std::shared_ptr<Worker> worker, std::shared_ptr<const Key> key,
+                     const base::ValueMeta& meta, const std::optional<proto::Range>& cover);
+
+class StreamReader : public Reader {
+ public:
+  StreamReader(Reading reading, std::unique_ptr<ChunkSource> source);
+  ~StreamReader() override;
+  StreamReader(const StreamReader&) = delete;
+  StreamReader& operator=(const StreamReader&) = delete;
+
+  proto::Piece next(std::size_t max_bytes) override;
+  void on_ready(std::function<void()> ready) override;
+
+ private:
+  proto::Piece wait();
+  proto::Piece failed(const Error& error);
+  proto::Piece cut(std::size_t max_bytes);
+
+  const Reading reading_;
+  std::unique_ptr<ChunkSource> source_;  // null once all was taken
+  std::uint64_t index_;                  // of the chunk in hand, or the next one
+  Taken in_hand_;
+  std::size_t offset_ = 0;  // what was sent already of chunk `index_`
+};
+
+// A value that is in memory, as of an L1 hit. Successor: L2, when the value was revoked.
+std::unique_ptr<ChunkSource> source_in_memory(Reading reading, base::ValuePtr value);
+
+}  // namespace cistern::service

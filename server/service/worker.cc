@@ -1,0 +1,126 @@
+#include "server/service/worker.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/base/log.h"
+
+namespace cistern::service {
+
+using std::chrono::milliseconds;
+
+Worker::Worker(Shared& shared_state, base::Loop& the_loop, l2::Store* the_store,
+               base::WorkerMetrics& the_metrics)
+    : shared(shared_state),
+      loop(the_loop),
+      store(the_store),
+      metrics(the_metrics),
+      options(shared_state.options),
+      cache(shared_state.cache),
+      ledger(shared_state.ledger),
+      gate(*shared_state.gate),
+      upkeep(the_store, the_metrics, [this] { check_idle(); }),
+      renewed_(the_store == nullptr ? 0 : kRenewedSlots) {}
+
+Worker::Job& Worker::Job::operator=(Job&& other) noexcept {
+  if (this != &other) {
+    end();
+    worker_ = std::move(other.worker_);
+    place_ = other.place_;
+  }
+  return *this;
+}
+
+void Worker::Job::end() {
+  if (worker_ == nullptr) return;
+  const std::shared_ptr<Worker> worker = std::move(worker_);
+  // Destroyed once the list is in order again: its end may be that of another job.
+  const std::shared_ptr<void> work = std::move(*place_);
+  worker->jobs_.erase(place_);
+  worker->check_idle();
+}
+
+Worker::Job Worker::begin_job(std::shared_ptr<void> work) {
+  Job job;
+  job.worker_ = shared_from_this();
+  job.place_ = jobs_.insert(jobs_.end(), std::move(work));
+  return job;
+}
+
+void Worker::stop() {
+  draining_ = true;
+  idle_ = nullptr;
+  // A job that ends meanwhile finds its place still in the list.
+  std::vector<std::shared_ptr<void>> dropped;
+  for (std::shared_ptr<void>& work : jobs_) dropped.push_back(std::move(work));
+}
+
+void Worker::drain(std::function<void()> idle) {
+  draining_ = true;
+  idle_ = std::move(idle);
+  check_idle();
+}
+
+void Worker::check_idle() {
+  if (!idle_ || !jobs_.empty() || !upkeep.idle()) return;
+  // Not within the call that has just ended something: it may go on.
+  loop.post([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (!self || !self->idle_ || !self->jobs_.empty() || !self->upkeep.idle()) return;
+    const std::function<void()> idle = std::move(self->idle_);
+    self->idle_ = nullptr;
+    idle();
+  });
+}
+
+Error Worker::shutting_down() const {
+  return {Status::kShuttingDown, "the server is shutting down and takes no new requests"};
+}
+
+std::uint64_t Worker::expires_at(std::uint64_t ttl_ms) const {
+  if (ttl_ms == proto::kDefaultTtl) {
+    ttl_ms = static_cast<std::uint64_t>(
+        std::chrono::duration_cast<milliseconds>(options.default_ttl).count());
+  }
+  return ttl_ms == 0 ? 0 : loop.unix_ms() + ttl_ms;
+}
+
+Duration Worker::chunk_ttl(std::uint64_t expires_at_ms) const {
+  if (expires_at_ms == 0) return options.max_idle;
+  const std::uint64_t now_ms = loop.unix_ms();
+  const std::uint64_t left_ms = expires_at_ms > now_ms ? expires_at_ms - now_ms : 0;
+  return milliseconds(std::min(left_ms, proto::kMaxTtlMs)) + options.replace_grace;
+}
+
+Duration Worker::stay(std::uint64_t expires_at_ms) const {
+  return store != nullptr && expires_at_ms == 0 ? options.max_idle / 2 : Duration{0};
+}
+
+void Worker::value_lost(const Key& key, base::Version version) {
+  if (store != nullptr) store->discard(key.text, version);
+  gate.change(key.bytes(), key.hash, [&] {
+    cache.erase(key.bytes(), key.hash, {base::Condition::Kind::kIfVersion, version},
+                l1::Removal::kInvalidated, loop.now());
+  });
+}
+
+void Worker::invalidate(const Key& key) {
+  gate.change(key.bytes(), key.hash, [&] {
+    cache.erase(key.bytes(), key.hash, {}, l1::Removal::kInvalidated, loop.now());
+  });
+}
+
+void Worker::renew_idle(const Key& key, const base::ValueMeta& meta) {
+  if (meta.expires_at_ms != 0 || meta.size <= l2::kInlineBytes) return;
+  Renewed& slot = renewed_[meta.version % renewed_.size()];
+  const base::TimePoint now = loop.now();
+  if (slot.version == meta.version && now - slot.at < options.max_idle / 4) return;
+  slot = {meta.version, now};
+  upkeep.expire({key.text, meta.version, meta.chunk_count()}, 0, options.max_idle, true);
+}
+
+void Worker::note_renewed(base::Version version) {
+  renewed_[version % renewed_.size()] = {version, loop.now()};
+}
+
+}  // namespace cistern::service

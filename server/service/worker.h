@@ -1,0 +1,125 @@
+// What the operations of one worker share: the tiers, the loop, and the account of what is under
+// way.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/service/service.h"
+#include "server/service/upkeep.h"
+#include "server/service/write_gate.h"
+
+namespace cistern::service {
+
+// A key with its hash, owned: an operation that waits outlives the request.
+struct Key {
+  Key(Bytes bytes, std::uint64_t hash_of_bytes)
+      : text(proto::as_text(bytes)), hash(hash_of_bytes) {}
+  explicit Key(Bytes bytes) : Key(bytes, base::hash_key(bytes)) {}
+  Bytes bytes() const { return proto::as_bytes(text); }
+
+  std::string text;
+  std::uint64_t hash;
+};
+
+class Worker : public std::enable_shared_from_this<Worker> {
+ public:
+  Worker(Shared& shared_state, base::Loop& the_loop, l2::Store* the_store,
+         base::WorkerMetrics& the_metrics);
+
+  Shared& shared;
+  base::Loop& loop;
+  l2::Store* const store;  // null for none
+  base::WorkerMetrics& metrics;
+  const Options& options;
+  l1::Cache& cache;
+  base::Ledger& ledger;
+  WriteGate& gate;
+  Upkeep upkeep;
+  std::uint64_t inline_bytes = 0;  // kept for inline PUTs that wait for L2
+
+  // Keeps drain() waiting, and `work` alive, until it is destroyed.
+  class Job {
+   public:
+    Job() = default;
+    Job(Job&& other) noexcept : worker_(std::move(other.worker_)), place_(other.place_) {}
+    Job& operator=(Job&& other) noexcept;
+    ~Job() { end(); }
+    void end();
+
+   private:
+    friend class Worker;
+    std::shared_ptr<Worker> worker_;
+    std::list<std::shared_ptr<void>>::iterator place_;
+  };
+  Job begin_job(std::shared_ptr<void> work);
+  // The service is gone: what waits is dropped.
+  void stop();
+
+  bool draining() const { return draining_; }
+  void drain(std::function<void()> idle);
+  Error shutting_down() const;
+
+  // When a value that is written now with this TTL expires; Unix ms, 0: never.
+  std::uint64_t expires_at(std::uint64_t ttl_ms) const;
+  // How long the chunks of a committed value stay in L2, from now: past its own expiry, so that a
+  // reader who began before it can finish; or max_idle.
+  Duration chunk_ttl(std::uint64_t expires_at_ms) const;
+  // The longest stay in L1 of an entry that L2 has too. Without an expiry of its own it leaves L1
+  // early enough for a read to reach L2, and renew it there, before it has lain idle for too long.
+  Duration stay(std::uint64_t expires_at_ms) const;
+
+  // A chunk or manifest of this version was missing or corrupt: nobody shall find the value again.
+  void value_lost(const Key& key, base::Version version);
+  // Whatever L1 has under `key` may be older than what L2 has.
+  void invalidate(const Key& key);
+  // Reads keep a value that has no expiry: raises its chunks to max_idle again, at most once for
+  // every quarter of that.
+  void renew_idle(const Key& key, const base::ValueMeta& meta);
+  // That has just been done.
+  void note_renewed(base::Version version);
+
+ private:
+  void check_idle();
+
+  struct Renewed {
+    base::Version version = 0;
+    base::TimePoint at{};
+  };
+  static constexpr std::size_t kRenewedSlots = 1024;
+
+  std::list<std::shared_ptr<void>> jobs_;
+  bool draining_ = false;
+  std::function<void()> idle_;
+  // By version; a collision costs one renewal too many. Empty without L2.
+  std::vector<Renewed> renewed_;
+};
+
+// The handle of an operation: whoever destroys it leaves.
+template <typename Core>
+class Handle : public Operation {
+ public:
+  explicit Handle(std::shared_ptr<Core> core) : core_(std::move(core)) {}
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  ~Handle() override { core_->leave(); }
+
+ private:
+  const std::shared_ptr<Core> core_;
+};
+
+// The conditions of requests, as the tiers take them.
+template <typename Request>
+base::Condition condition_of(const Request& request) {
+  if constexpr (requires { request.if_absent; }) {
+    if (request.if_absent) return {base::Condition::Kind::kIfAbsent, 0};
+  }
+  if (request.if_version) return {base::Condition::Kind::kIfVersion, *request.if_version};
+  return {};
+}
+
+}  // namespace cistern::service

@@ -1,0 +1,245 @@
+#include "server/service/write_gate.h"
+
+#include <list>
+#include <utility>
+
+#include "server/base/check.h"
+
+namespace cistern::service {
+namespace {
+
+struct KeyView {
+  std::string_view text;
+  std::uint64_t hash;
+};
+struct OwnedKey {
+  std::string text;
+  std::uint64_t hash;
+};
+struct KeyHash {
+  using is_transparent = void;
+  std::size_t operator()(const OwnedKey& key) const { return key.hash; }
+  std::size_t operator()(const KeyView& key) const { return key.hash; }
+};
+struct KeyEqual {
+  using is_transparent = void;
+  bool operator()(const OwnedKey& a, const OwnedKey& b) const { return a.text == b.text; }
+  bool operator()(const KeyView& a, const OwnedKey& b) const { return a.text == b.text; }
+  bool operator()(const OwnedKey& a, const KeyView& b) const { return a.text == b.text; }
+};
+
+}  // namespace
+
+struct WriteGate::Entry {
+  const OwnedKey* key = nullptr;   // in the map's node
+  std::uint64_t writes_begun = 0;  // and other changes of L1
+  bool running = false;            // a turn is held or granted
+  std::list<Waiter*> queue;        // of those who wait; empty unless running
+  std::uint64_t tokens = 0;
+
+  bool unused() const { return !running && tokens == 0; }
+};
+
+struct WriteGate::Shard {
+  mutable std::mutex mutex;
+  std::unordered_map<OwnedKey, Entry, KeyHash, KeyEqual> entries;
+
+  Entry* find(base::Bytes key, std::uint64_t hash) {
+    const auto found = entries.find(KeyView{proto::as_text(key), hash});
+    return found == entries.end() ? nullptr : &found->second;
+  }
+  Entry& find_or_add(base::Bytes key, std::uint64_t hash) {
+    if (Entry* const entry = find(key, hash)) return *entry;
+    const auto added = entries.try_emplace(OwnedKey{std::string(proto::as_text(key)), hash}).first;
+    added->second.key = &added->first;
+    return added->second;
+  }
+  void drop_if_unused(Entry& entry) {
+    if (!entry.unused()) return;
+    const auto found = entries.find(KeyView{entry.key->text, entry.key->hash});
+    CHECK(found != entries.end());
+    entries.erase(found);
+  }
+  void release(Entry& entry);
+};
+
+// As the ledger's tickets: the queue holds plain pointers that leave by themselves, the posted task
+// a weak reference, so that a waiter is never destroyed on another thread than its own.
+class WriteGate::Waiter {
+ public:
+  Waiter(Shard& shard, Entry& entry, base::Loop& loop, Granted granted)
+      : shard_(shard), entry_(entry), loop_(loop), granted_(std::move(granted)) {}
+  Waiter(const Waiter&) = delete;
+  Waiter& operator=(const Waiter&) = delete;
+
+  ~Waiter() {
+    std::unique_lock lock(shard_.mutex);
+    if (state_ == State::kWaiting) entry_.queue.erase(place_);
+    if (state_ != State::kGranted) return;
+    lock.unlock();
+    shard_.release(entry_);
+  }
+
+  void run() {
+    {
+      const std::lock_guard lock(shard_.mutex);
+      CHECK(state_ == State::kGranted);
+      state_ = State::kDelivered;
+    }
+    const Granted granted = std::move(granted_);
+    granted(Turn(&shard_, &entry_));
+  }
+
+ private:
+  friend class WriteGate;
+  friend struct WriteGate::Shard;
+  enum class State : std::uint8_t { kWaiting, kGranted, kDelivered };
+
+  Shard& shard_;
+  Entry& entry_;
+  base::Loop& loop_;
+  Granted granted_;  // its loop's thread only; all below under the shard's mutex
+  State state_ = State::kWaiting;
+  std::list<Waiter*>::iterator place_;
+  std::weak_ptr<Waiter> self_;
+};
+
+void WriteGate::Shard::release(Entry& entry) {
+  base::Loop* loop = nullptr;
+  std::weak_ptr<Waiter> next;
+  {
+    const std::lock_guard lock(mutex);
+    CHECK(entry.running);
+    if (entry.queue.empty()) {
+      entry.running = false;
+      drop_if_unused(entry);
+      return;
+    }
+    Waiter& waiter = *entry.queue.front();
+    entry.queue.pop_front();
+    waiter.state_ = Waiter::State::kGranted;
+    loop = &waiter.loop_;
+    next = waiter.self_;
+  }
+  loop->post([next = std::move(next)] {
+    if (const auto waiter = next.lock()) waiter->run();
+  });
+}
+
+// ------------------------------------------------------------------------------- Turn, MissToken
+
+WriteGate::Turn::Turn(Turn&& other) noexcept
+    : shard_(std::exchange(other.shard_, nullptr)), entry_(std::exchange(other.entry_, nullptr)) {}
+
+WriteGate::Turn& WriteGate::Turn::operator=(Turn&& other) noexcept {
+  if (this != &other) {
+    release();
+    shard_ = std::exchange(other.shard_, nullptr);
+    entry_ = std::exchange(other.entry_, nullptr);
+  }
+  return *this;
+}
+
+void WriteGate::Turn::release() {
+  if (Shard* const shard = std::exchange(shard_, nullptr)) {
+    shard->release(*std::exchange(entry_, nullptr));
+  }
+}
+
+WriteGate::MissToken::MissToken(MissToken&& other) noexcept
+    : shard_(std::exchange(other.shard_, nullptr)),
+      entry_(std::exchange(other.entry_, nullptr)),
+      writes_begun_(other.writes_begun_),
+      write_was_pending_(other.write_was_pending_) {}
+
+WriteGate::MissToken& WriteGate::MissToken::operator=(MissToken&& other) noexcept {
+  if (this != &other) {
+    release();
+    shard_ = std::exchange(other.shard_, nullptr);
+    entry_ = std::exchange(other.entry_, nullptr);
+    writes_begun_ = other.writes_begun_;
+    write_was_pending_ = other.write_was_pending_;
+  }
+  return *this;
+}
+
+void WriteGate::MissToken::release() {
+  if (shard_ == nullptr) return;
+  Shard& shard = *std::exchange(shard_, nullptr);
+  Entry& entry = *std::exchange(entry_, nullptr);
+  const std::lock_guard lock(shard.mutex);
+  CHECK(entry.tokens > 0);
+  --entry.tokens;
+  shard.drop_if_unused(entry);
+}
+
+// -------------------------------------------------------------------------------------- WriteGate
+
+WriteGate::WriteGate() : shards_(std::make_unique<std::array<Shard, kShards>>()) {}
+
+WriteGate::~WriteGate() {
+  for (const Shard& shard : *shards_) CHECK(shard.entries.empty());
+}
+
+WriteGate::Shard& WriteGate::shard_of(std::uint64_t hash) const {
+  // The low bits place the key in the map.
+  return (*shards_)[(hash >> 32) % kShards];
+}
+
+std::shared_ptr<WriteGate::Waiter> WriteGate::enter(base::Bytes key, std::uint64_t hash,
+                                                    base::Loop& loop, Granted granted) {
+  Shard& shard = shard_of(hash);
+  std::unique_lock lock(shard.mutex);
+  Entry& entry = shard.find_or_add(key, hash);
+  ++entry.writes_begun;
+  if (!entry.running) {
+    entry.running = true;
+    lock.unlock();
+    granted(Turn(&shard, &entry));
+    return nullptr;
+  }
+  auto waiter = std::make_shared<Waiter>(shard, entry, loop, std::move(granted));
+  waiter->self_ = waiter;
+  waiter->place_ = entry.queue.insert(entry.queue.end(), waiter.get());
+  return waiter;
+}
+
+WriteGate::MissToken WriteGate::begin_miss(base::Bytes key, std::uint64_t hash) {
+  Shard& shard = shard_of(hash);
+  const std::lock_guard lock(shard.mutex);
+  Entry& entry = shard.find_or_add(key, hash);
+  ++entry.tokens;
+  MissToken token;
+  token.shard_ = &shard;
+  token.entry_ = &entry;
+  token.writes_begun_ = entry.writes_begun;
+  token.write_was_pending_ = entry.running;
+  return token;
+}
+
+std::unique_lock<std::mutex> WriteGate::lock_of(const MissToken& token) {
+  CHECK(token.shard_ != nullptr);
+  return std::unique_lock(token.shard_->mutex);
+}
+
+bool WriteGate::allowed_locked(const MissToken& token) {
+  return !token.write_was_pending_ && token.entry_->writes_begun == token.writes_begun_;
+}
+
+std::unique_lock<std::mutex> WriteGate::lock_for_change(base::Bytes key, std::uint64_t hash) {
+  Shard& shard = shard_of(hash);
+  std::unique_lock lock(shard.mutex);
+  if (Entry* const entry = shard.find(key, hash)) ++entry->writes_begun;
+  return lock;
+}
+
+std::size_t WriteGate::entries() const {
+  std::size_t count = 0;
+  for (const Shard& shard : *shards_) {
+    const std::lock_guard lock(shard.mutex);
+    count += shard.entries.size();
+  }
+  return count;
+}
+
+}  // namespace cistern::service

@@ -1,0 +1,271 @@
+// The loop, the writer, a connection's budget and the plan of memory, each by itself.
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "server/net/asio_loop.h"
+#include "server/net/connection_budget.h"
+#include "server/net/memory_plan.h"
+#include "server/net/unique_fd.h"
+#include "server/net/writer.h"
+
+namespace cistern::net {
+namespace {
+
+using namespace std::chrono_literals;
+
+// -----------------------------------------------------------------------------------------
+// AsioLoop
+
+TEST(AsioLoop, RunsTasksInOrderAndLater) {
+  AsioLoop loop;
+  std::vector<int> order;
+  loop.post([&] {
+    order.push_back(1);
+    loop.post([&] {
+      order.push_back(3);
+      loop.stop();
+    });
+    order.push_back(2);
+  });
+  EXPECT_TRUE(order.empty());
+  loop.run();
+  EXPECT_EQ(order, (std::vector{1, 2, 3}));
+}
+
+TEST(AsioLoop, RunsTimersByTimeAndNotTheCancelled) {
+  AsioLoop loop;
+  std::vector<int> order;
+  loop.post([&] {
+    const base::TimePoint began = loop.now();
+    loop.after(20ms, [&, began] {
+      EXPECT_GE(loop.now() - began, 20ms);
+      order.push_back(2);
+      loop.stop();
+    });
+    const auto cancelled = loop.after(5ms, [&] { order.push_back(9); });
+    loop.after(10ms, [&] { order.push_back(1); });
+    loop.cancel(cancelled);
+    loop.cancel(cancelled);
+    loop.cancel(base::Loop::TimerId::kNone);
+  });
+  loop.run();
+  EXPECT_EQ(order, (std::vector{1, 2}));
+}
+
+TEST(AsioLoop, ATimerMayCancelAnotherThatIsDue) {
+  AsioLoop loop;
+  bool ran = false;
+  loop.post([&] {
+    auto second = std::make_shared<base::Loop::TimerId>();
+    loop.after(1ms, [&, second] { loop.cancel(*second); });
+    *second = loop.after(1ms, [&] { ran = true; });
+    loop.after(5ms, [&] { loop.stop(); });
+  });
+  loop.run();
+  EXPECT_FALSE(ran);
+}
+
+// What was posted or timed and can't run any more is destroyed, and with it what it holds.
+TEST(AsioLoop, DestroysWhatIsLeftWhenItStops) {
+  AsioLoop loop;
+  const auto held = std::make_shared<int>(1);
+  loop.post([&loop, held] {
+    loop.after(1h, [held] {});
+    loop.stop();
+  });
+  std::thread thread([&] { loop.run(); });
+  thread.join();
+  EXPECT_EQ(held.use_count(), 1);
+  loop.post([held] {});
+  EXPECT_EQ(held.use_count(), 1);
+}
+
+TEST(AsioLoop, TakesTasksFromOtherThreads) {
+  AsioLoop loop;
+  std::thread thread([&] { loop.run(); });
+  int sum = 0;
+  std::vector<std::thread> posters;
+  std::atomic<int> left = 4;
+  for (int t = 0; t < 4; ++t) {
+    posters.emplace_back([&] {
+      for (int i = 0; i < 1000; ++i) loop.post([&] { ++sum; });
+      loop.post([&] {
+        if (--left == 0) loop.stop();
+      });
+    });
+  }
+  for (std::thread& poster : posters) poster.join();
+  thread.join();
+  EXPECT_EQ(sum, 4000);
+}
+
+// -------------------------------------------------------------------------------------------
+// Writer
+
+struct Pair {
+  Pair() {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) != 0) std::abort();
+    ours.reset(ends[0]);
+    theirs.reset(ends[1]);
+  }
+  std::string take() const {
+    std::string all(1 << 20, '\0');
+    const ssize_t got = ::recv(theirs.get(), all.data(), all.size(), 0);
+    all.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+    return all;
+  }
+  UniqueFd ours, theirs;
+};
+
+TEST(Writer, WritesControlMemoryAndExtentsInOrder) {
+  const Pair pair;
+  const UniqueFd file(::memfd_create("extent", MFD_CLOEXEC));
+  ASSERT_EQ(::write(file.get(), "0123456789", 10), 10);
+  Writer writer;
+  proto::Batch& batch = writer.batch();
+  const auto control = proto::as_bytes("head-tail");
+  batch.control.assign(control.begin(), control.end());
+  const auto memory = std::make_shared<std::string>("memory-");
+  batch.segments.push_back({.size = 5, .offset = 0});
+  batch.segments.push_back({.data = reinterpret_cast<const std::byte*>(memory->data()),
+                            .size = memory->size(),
+                            .owner = memory});
+  batch.segments.push_back({.size = 4, .fd = file.get(), .offset = 3});
+  batch.segments.push_back({.size = 4, .offset = 5});
+  EXPECT_EQ(writer.write(pair.ours.get()), Writer::Outcome::kDone);
+  EXPECT_EQ(pair.take(), "head-memory-3456tail");
+  EXPECT_EQ(writer.written(), 20u);
+  EXPECT_TRUE(writer.idle());
+  EXPECT_TRUE(batch.empty());
+  EXPECT_EQ(memory.use_count(), 1);
+}
+
+TEST(Writer, GoesOnWhereASocketWasFull) {
+  const Pair pair;
+  Writer writer;
+  std::string expected;
+  std::vector<std::shared_ptr<std::string>> owners;
+  for (char letter = 'a'; letter <= 'z'; ++letter) {
+    owners.push_back(std::make_shared<std::string>(50'000, letter));
+    expected += *owners.back();
+    writer.batch().segments.push_back(
+        {.data = reinterpret_cast<const std::byte*>(owners.back()->data()),
+         .size = owners.back()->size(),
+         .owner = owners.back()});
+  }
+  std::string received;
+  std::size_t blocked = 0;
+  while (writer.write(pair.ours.get()) == Writer::Outcome::kBlocked) {
+    ++blocked;
+    received += pair.take();
+  }
+  for (std::string part = pair.take(); !part.empty(); part = pair.take()) received += part;
+  EXPECT_GT(blocked, 0u);
+  EXPECT_TRUE(received == expected);
+  for (const auto& owner : owners) EXPECT_EQ(owner.use_count(), 1);
+}
+
+TEST(Writer, LetsGoOfWhatWasWrittenAlthoughTheRestWaits) {
+  const Pair pair;
+  Writer writer;
+  const auto first = std::make_shared<std::string>(1000, 'a');
+  const auto second = std::make_shared<std::string>(std::size_t{8} << 20, 'b');
+  for (const auto& owner : {first, second}) {
+    writer.batch().segments.push_back({.data = reinterpret_cast<const std::byte*>(owner->data()),
+                                       .size = owner->size(),
+                                       .owner = owner});
+  }
+  ASSERT_EQ(writer.write(pair.ours.get()), Writer::Outcome::kBlocked);
+  EXPECT_EQ(first.use_count(), 1);
+  EXPECT_EQ(second.use_count(), 2);
+}
+
+TEST(Writer, SaysThatThePeerIsGone) {
+  Pair pair;
+  pair.theirs.reset();
+  Writer writer;
+  const auto bytes = std::make_shared<std::string>("x");
+  writer.batch().segments.push_back(
+      {.data = reinterpret_cast<const std::byte*>(bytes->data()), .size = 1, .owner = bytes});
+  EXPECT_EQ(writer.write(pair.ours.get()), Writer::Outcome::kFailed);
+  EXPECT_EQ(writer.error(), EPIPE);
+}
+
+// ---------------------------------------------------------------------------------
+// ConnectionBudget
+
+TEST(ConnectionBudget, GrowsByStepsAndGivesBack) {
+  base::Ledger ledger({.limit = 0, .l1 = 0, .transfers = 0, .held = 0, .connections = proto::kMiB});
+  const auto used = [&] { return ledger.used(base::Account::kConnections); };
+  {
+    ConnectionBudget budget(ledger,
+                            ledger.try_reserve(base::Account::kConnections, kConnectionBytes));
+    EXPECT_EQ(used(), kConnectionBytes);
+    EXPECT_TRUE(budget.take(kSpareRequestBytes));
+    EXPECT_EQ(used(), kConnectionBytes);
+    EXPECT_TRUE(budget.take(100));
+    EXPECT_GT(used(), kConnectionBytes);
+    EXPECT_FALSE(budget.take(proto::kMiB));
+    EXPECT_FALSE(budget.take_if_plenty(proto::kMiB / 2));
+    budget.give(100);
+    budget.trim();
+    EXPECT_EQ(used(), kConnectionBytes);
+  }
+  EXPECT_EQ(used(), 0u);
+}
+
+// -------------------------------------------------------------------------------------- Memory
+// plan
+
+void expect_sound(const base::Ledger::Budgets& budgets) {
+  EXPECT_LE(kFixedBaseBytes + budgets.l1 + budgets.transfers + budgets.connections, budgets.limit);
+  EXPECT_GE(budgets.transfers, 16 * proto::kMiB);
+  EXPECT_LE(budgets.held, budgets.transfers);
+  EXPECT_GE(budgets.connections, 16 * kConnectionBytes);
+}
+
+TEST(MemoryPlan, SharesTheLimitOut) {
+  for (const std::uint64_t limit_mib : {64, 100, 224, 1024, 65536}) {
+    const auto budgets = plan_memory({.limit_bytes = limit_mib * proto::kMiB,
+                                      .l1_bytes = std::nullopt,
+                                      .max_connections = 1024,
+                                      .window_bytes = proto::kMiB});
+    ASSERT_TRUE(budgets) << limit_mib << ": " << budgets.error().message;
+    expect_sound(*budgets);
+    EXPECT_GE(budgets->l1, proto::kMiB);
+    // All of it is used.
+    EXPECT_EQ(kFixedBaseBytes + budgets->l1 + budgets->transfers + budgets->connections,
+              budgets->limit);
+  }
+}
+
+TEST(MemoryPlan, TakesL1AsItIsSet) {
+  const auto budgets = plan_memory({.limit_bytes = 224 * proto::kMiB,
+                                    .l1_bytes = 128 * proto::kMiB,
+                                    .max_connections = 1024,
+                                    .window_bytes = proto::kMiB});
+  ASSERT_TRUE(budgets);
+  expect_sound(*budgets);
+  EXPECT_EQ(budgets->l1, 128 * proto::kMiB);
+}
+
+TEST(MemoryPlan, ShowsTheSumThatDoesNotFit) {
+  const auto budgets = plan_memory({.limit_bytes = 128 * proto::kMiB,
+                                    .l1_bytes = 100 * proto::kMiB,
+                                    .max_connections = 1024,
+                                    .window_bytes = proto::kMiB});
+  ASSERT_FALSE(budgets);
+  const std::string& text = budgets.error().message;
+  for (const char* part : {"memory.limit is 128.0 MiB", "142.2 MiB are needed", "100.0 MiB for L1",
+                           "l1.max_bytes", "24.0 MiB"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << ": " << text;
+  }
+}
+
+}  // namespace
+}  // namespace cistern::net
