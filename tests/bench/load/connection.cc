@@ -1,0 +1,195 @@
+#include "tests/bench/load/connection.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace cistern::bench {
+namespace {
+
+// The content of one reply in 64 is verified. Of a value of more than one period one period in 64
+// is, another one of each key: a sampled value of 1 GB would otherwise stop its reader for long.
+constexpr std::uint64_t kSampleMask = 63;
+
+// System calls in a row on one connection, before the others have their turn.
+constexpr int kMaxReceives = 8;
+
+std::string describe(const Corpus& corpus, KeyIndex key) { return "key " + corpus.key(key) + ": "; }
+
+}  // namespace
+
+void Connection::connect(bool waits) {
+  fd_ = connect_to(shared_.config.endpoint, waits);
+  driver_ = shared_.system.driver();
+  out_.clear();
+  driver_->open(out_);
+}
+
+void Connection::close() {
+  fd_ = Fd();
+  out_.clear();
+}
+
+void Connection::issue(const Operation& operation, std::int64_t intended_ns) {
+  if (free_.empty()) {
+    free_.push_back(static_cast<Slot>(requests_.size()));
+    requests_.emplace_back();
+  }
+  const Slot slot = free_.back();
+  free_.pop_back();
+  Request& request = requests_[slot];
+  request = Request{};
+  request.operation = operation;
+  request.is_open = true;
+  request.intended_ns = intended_ns;
+  request.expected = shared_.corpus.size(operation.key);
+  request.is_sampled = shared_.config.verifies_all || (shared_.issued & kSampleMask) == 0;
+  ++shared_.issued;
+  ++open_;
+  if (operation.is_put) {
+    driver_->put(out_, slot, operation.key);
+  } else {
+    driver_->get(out_, slot, operation.key);
+  }
+}
+
+bool Connection::lose(std::string why) {
+  why_ = proto::to_string(shared_.config.endpoint) + ": " + std::move(why);
+  return false;
+}
+
+bool Connection::flush() {
+  while (!out_.empty()) {
+    const Outbox::Batch batch = out_.batch();
+    msghdr message{};
+    message.msg_iov = batch.pieces;
+    message.msg_iovlen = batch.count;
+    const ssize_t sent = sendmsg(fd_.get(), &message, MSG_NOSIGNAL);
+    if (sent < 0) {
+      if (errno == EAGAIN) return true;
+      if (errno == EINTR) continue;
+      return lose(std::string("sending failed: ") + std::strerror(errno));
+    }
+    shared_.totals.bytes_out += static_cast<std::uint64_t>(sent);
+    out_.sent(static_cast<std::size_t>(sent));
+  }
+  return true;
+}
+
+bool Connection::receive(std::size_t at_most) {
+  const std::size_t wanted = std::min(at_most, shared_.buffer.size());
+  for (int i = 0; i < kMaxReceives; ++i) {
+    const ssize_t received = recv(fd_.get(), shared_.buffer.data(), wanted, 0);
+    if (received < 0) {
+      if (errno == EAGAIN || errno == EINTR) return true;
+      return lose(std::string("receiving failed: ") + std::strerror(errno));
+    }
+    if (received == 0) return lose("the server closed the connection");
+    now_ns_ = now_ns();
+    const auto bytes = static_cast<std::size_t>(received);
+    shared_.totals.bytes_in += bytes;
+    received_bytes_ += bytes;
+    const std::string error = driver_->feed(shared_.buffer.first(bytes), out_, *this);
+    if (!error.empty()) return lose(error);
+    if (bytes < wanted || at_most < shared_.buffer.size()) return true;
+    if (has_unsent() && !flush()) return false;
+  }
+  return true;
+}
+
+void Connection::fail_open(const std::string& why) {
+  for (const Request& request : requests_) {
+    if (request.is_open) shared_.totals.fail(describe(shared_.corpus, request.operation.key) + why);
+  }
+  forget_open();
+}
+
+void Connection::forget_open() {
+  requests_.clear();
+  free_.clear();
+  missed_.clear();
+  open_ = 0;
+}
+
+void Connection::on_size(Slot slot, std::uint64_t size) { requests_[slot].announced = size; }
+
+bool Connection::wants(Slot slot, std::uint64_t position) const {
+  const Request& request = requests_[slot];
+  if (request.expected <= kPeriodBytes || shared_.config.verifies_all) return request.is_sampled;
+  return ((position / kPeriodBytes + request.operation.key) & kSampleMask) == 0;
+}
+
+void Connection::on_bytes(Slot slot, std::uint64_t position, proto::Bytes bytes) {
+  Request& request = requests_[slot];
+  request.received += bytes.size();
+  if (!request.has_first_byte) {
+    request.has_first_byte = true;
+    if (request.expected > kSmallValueBytes) {
+      shared_.totals.first_byte.add(now_ns_ - request.intended_ns);
+    }
+  }
+  if (request.expected <= kPeriodBytes && !request.is_sampled) return;
+  check(request, position, bytes);
+}
+
+// Period by period, those that are wanted. What is past the expected end is counted, no more.
+void Connection::check(Request& request, std::uint64_t position, proto::Bytes bytes) {
+  const auto slot = static_cast<Slot>(&request - requests_.data());
+  while (!bytes.empty() && position < request.expected) {
+    const std::uint64_t left =
+        std::min(kPeriodBytes - position % kPeriodBytes, request.expected - position);
+    const auto step = static_cast<std::size_t>(std::min<std::uint64_t>(left, bytes.size()));
+    if (wants(slot, position) &&
+        !shared_.corpus.matches(request.operation.key, position, bytes.first(step))) {
+      request.is_wrong = true;
+    }
+    position += step;
+    bytes = bytes.subspan(step);
+  }
+}
+
+void Connection::count_hit(const Request& request) {
+  Totals& totals = shared_.totals;
+  const KeyIndex key = request.operation.key;
+  ++totals.hits;
+  totals.value_bytes += request.received;
+  if (request.received != request.expected || request.announced != request.expected) {
+    totals.fail(describe(shared_.corpus, key) + std::to_string(request.received) +
+                " bytes arrived, " + std::to_string(request.announced) +
+                " were announced, and it has " + std::to_string(request.expected));
+  } else if (request.is_wrong) {
+    totals.fail(describe(shared_.corpus, key) + "the bytes are not those that belong to it");
+  }
+}
+
+void Connection::on_end(Slot slot, Outcome outcome, std::string_view why) {
+  Request& request = requests_[slot];
+  Totals& totals = shared_.totals;
+  ++(request.operation.is_put ? totals.puts : totals.gets);
+  switch (outcome) {
+    case Outcome::kHit:
+      count_hit(request);
+      break;
+    case Outcome::kMiss:
+      ++totals.misses;
+      if (shared_.config.puts_on_miss) missed_.push_back(request.operation.key);
+      break;
+    case Outcome::kStored:
+      totals.value_bytes += request.expected;
+      break;
+    case Outcome::kRefused:
+      ++totals.refused;
+      break;
+    case Outcome::kFailed:
+      totals.fail(describe(shared_.corpus, request.operation.key) + std::string(why));
+      break;
+  }
+  totals.latency.add(now_ns_ - request.intended_ns);
+  request.is_open = false;
+  free_.push_back(slot);
+  --open_;
+}
+
+}  // namespace cistern::bench

@@ -1,0 +1,56 @@
+// What is stored: keys, and values whose size and bytes are functions of the key, so that a process
+// can verify what another one has written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "proto/bytes.h"
+#include "proto/limits.h"
+
+namespace cistern::bench {
+
+using KeyIndex = std::uint32_t;
+
+// Keys are a prefix and this many decimal digits.
+inline constexpr unsigned kKeyDigits = 9;
+inline constexpr KeyIndex kMaxKeys = 500'000'000;
+// Keys from here on are those that a scan runs through.
+inline constexpr KeyIndex kFirstScanKey = kMaxKeys;
+
+// Values repeat with this period. It's Cistern's default chunk, whose digests are then few.
+inline constexpr std::size_t kPeriodBytes = proto::kDefaultChunkBytes;
+
+// A well mixed function of `x` (SplitMix64's finisher).
+std::uint64_t mix(std::uint64_t x);
+
+// Equal: every value is of this size. Else the logarithm of the size is uniform between the two.
+struct Sizes {
+  std::uint64_t min_bytes = 100;
+  std::uint64_t max_bytes = 100;
+};
+
+class Corpus {
+ public:
+  Corpus(std::string prefix, Sizes sizes);
+
+  std::string key(KeyIndex index) const;
+  std::uint64_t size(KeyIndex index) const;
+  std::uint64_t max_bytes() const { return sizes_.max_bytes; }
+
+  // The bytes of the value from `position` on: at least one, at most `at_most`. They stay where
+  // they are as long as the corpus lives.
+  proto::Bytes piece(KeyIndex index, std::uint64_t position, std::uint64_t at_most) const;
+  // Where in its period a position of a value lies. Pieces of one length at one phase are the same.
+  std::size_t phase(KeyIndex index, std::uint64_t position) const;
+  bool matches(KeyIndex index, std::uint64_t position, proto::Bytes bytes) const;
+
+ private:
+  std::string prefix_;
+  Sizes sizes_;
+  std::vector<std::byte> pattern_;  // two periods, so that one that begins anywhere is contiguous
+};
+
+}  // namespace cistern::bench

@@ -1,0 +1,115 @@
+// cistern-load CONFIG: makes one kind of load on one server, as lines on standard input say. The
+// configuration and the lines are described in README.md.
+#include <sched.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <iostream>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/bench/load/load.h"
+
+namespace cistern::bench {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kRealtimePriority = 50;
+constexpr double kMaxSeconds = 24 * 3600;
+
+[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
+
+json pin(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (cpu < 0 || cpu >= CPU_SETSIZE) refuse("pin: the CPU must be a number from 0 on");
+  CPU_SET(static_cast<std::size_t>(cpu), &set);
+  if (sched_setaffinity(0, sizeof set, &set) != 0) {
+    refuse("pin " + std::to_string(cpu) + ": " + std::strerror(errno) +
+           "; has the machine this CPU?");
+  }
+  return {{"pinned", cpu}};
+}
+
+json make_realtime() {
+  sched_param parameters{};
+  parameters.sched_priority = kRealtimePriority;
+  if (sched_setscheduler(0, SCHED_FIFO, &parameters) != 0) {
+    refuse(std::string("realtime: ") + std::strerror(errno) +
+           "; run as root or allow it with CAP_SYS_NICE");
+  }
+  return {{"realtime", kRealtimePriority}};
+}
+
+json obey(Load& load, const std::string& line) {
+  std::istringstream words(line);
+  std::string command;
+  words >> command;
+  if (command == "fill") {
+    const Config& config = load.config();
+    std::uint64_t first = config.first_key;
+    std::uint64_t last = std::uint64_t{config.first_key} + config.keys;
+    if (std::uint64_t given = 0; words >> given) {
+      first = given;
+      if (!(words >> last)) refuse("fill FIRST LAST: LAST is missing");
+    }
+    if (first > last || last > kMaxKeys) refuse("fill FIRST LAST: not a range of keys");
+    return load.fill(static_cast<KeyIndex>(first), static_cast<KeyIndex>(last));
+  }
+  if (command == "run") {
+    double seconds = 0;
+    words >> seconds;
+    if (!(seconds > 0 && seconds <= kMaxSeconds)) refuse("run SECONDS: more than 0, at most a day");
+    return load.run(seconds);
+  }
+  if (command == "pin") {
+    int cpu = -1;
+    words >> cpu;
+    return pin(cpu);
+  }
+  if (command == "realtime") return make_realtime();
+  refuse("'" + line + "' is no command; there are: fill [FIRST LAST], run SECONDS, pin CPU, " +
+         "realtime, quit");
+}
+
+void answer(const json& line) {
+  std::cout << line.dump(-1, ' ', false, json::error_handler_t::replace) << std::endl;
+}
+
+int run(const std::string& text) {
+  Load load(parse_config(text));
+  answer({{"ready", true}, {"pid", getpid()}});
+  for (std::string line; std::getline(std::cin, line);) {
+    if (line == "quit") break;
+    try {
+      answer(obey(load, line));
+    } catch (const std::exception& error) {
+      answer({{"error", error.what()}});
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace cistern::bench
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  prctl(PR_SET_TIMERSLACK, 1);  // an open loop's requests are due at their nanosecond
+  if (argc != 2) {
+    std::cerr << "usage: cistern-load CONFIG (a JSON object; see tests/bench/load/README.md)\n";
+    return 2;
+  }
+  try {
+    return cistern::bench::run(argv[1]);
+  } catch (const std::exception& error) {
+    cistern::bench::answer({{"error", error.what()}});
+    return 1;
+  }
+}
