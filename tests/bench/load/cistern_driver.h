@@ -2,6 +2,7 @@
 // number of requests at once.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -48,6 +49,7 @@ class CisternDriver final : public Driver {
 
   void open(Outbox& out) override;
   bool is_open() const override { return is_open_; }
+  unsigned max_open() const override { return std::min(kMaxDepth, system_.welcome_.max_streams); }
   void get(Outbox& out, Slot slot, KeyIndex key) override;
   void put(Outbox& out, Slot slot, KeyIndex key) override;
   std::string feed(proto::Bytes in, Outbox& out, Sink& sink) override;

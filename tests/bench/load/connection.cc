@@ -16,6 +16,16 @@ constexpr std::uint64_t kSampleMask = 63;
 // System calls in a row on one connection, before the others have their turn.
 constexpr int kMaxReceives = 8;
 
+ssize_t send_pieces(int fd, const Outbox::Batch& batch) {
+  if (batch.count == 1) {
+    return send(fd, batch.pieces->iov_base, batch.pieces->iov_len, MSG_NOSIGNAL);
+  }
+  msghdr message{};
+  message.msg_iov = batch.pieces;
+  message.msg_iovlen = batch.count;
+  return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
 std::string describe(const Corpus& corpus, KeyIndex key) { return "key " + corpus.key(key) + ": "; }
 
 }  // namespace
@@ -48,6 +58,7 @@ void Connection::issue(const Operation& operation, std::int64_t intended_ns) {
   request.is_sampled = shared_.config.verifies_all || (shared_.issued & kSampleMask) == 0;
   ++shared_.issued;
   ++open_;
+  ++shared_.open;
   if (operation.is_put) {
     driver_->put(out_, slot, operation.key);
   } else {
@@ -63,10 +74,7 @@ bool Connection::lose(std::string why) {
 bool Connection::flush() {
   while (!out_.empty()) {
     const Outbox::Batch batch = out_.batch();
-    msghdr message{};
-    message.msg_iov = batch.pieces;
-    message.msg_iovlen = batch.count;
-    const ssize_t sent = sendmsg(fd_.get(), &message, MSG_NOSIGNAL);
+    const ssize_t sent = send_pieces(fd_.get(), batch);
     if (sent < 0) {
       if (errno == EAGAIN) return true;
       if (errno == EINTR) continue;
@@ -110,6 +118,7 @@ void Connection::forget_open() {
   requests_.clear();
   free_.clear();
   missed_.clear();
+  shared_.open -= open_;
   open_ = 0;
 }
 
@@ -190,6 +199,7 @@ void Connection::on_end(Slot slot, Outcome outcome, std::string_view why) {
   request.is_open = false;
   free_.push_back(slot);
   --open_;
+  --shared_.open;
 }
 
 }  // namespace cistern::bench

@@ -24,7 +24,8 @@ class Connection final : public Sink {
     System& system;
     Totals& totals;
     proto::MutableBytes buffer;  // into which every connection receives, so that it stays warm
-    std::uint64_t issued = 0;
+    std::uint64_t issued = 0;    // requests, ever
+    std::uint64_t open = 0;      // of all connections
   };
 
   explicit Connection(Shared& shared) : shared_(shared) {}
@@ -40,6 +41,8 @@ class Connection final : public Sink {
   // Puts a request into what is to be sent; `intended_ns` is when its latency begins.
   void issue(const Operation& operation, std::int64_t intended_ns);
   unsigned open_requests() const { return open_; }
+  // How many the server lets be open; known once is_open().
+  unsigned max_open() const { return driver_ ? driver_->max_open() : kMaxDepth; }
   // Keys whose GETs missed, to be put; taken by the caller.
   std::vector<KeyIndex>& missed() { return missed_; }
 

@@ -55,6 +55,8 @@ class Driver {
   virtual void open(Outbox& out) = 0;
   // Whether the server's part of that has arrived.
   virtual bool is_open() const = 0;
+  // How many requests may be open at once; known once is_open().
+  virtual unsigned max_open() const { return kMaxDepth; }
   virtual void get(Outbox& out, Slot slot, KeyIndex key) = 0;
   virtual void put(Outbox& out, Slot slot, KeyIndex key) = 0;
   // Takes all of the bytes, which may begin and end anywhere, and adds to `out` what they call for.

@@ -115,32 +115,22 @@ nlohmann::json Load::run(double seconds) {
 // `seconds` 0: until the plan has nothing more.
 nlohmann::json Load::drive(double seconds, unsigned depth, unsigned links) {
   totals_ = Totals();
-  depth_ = depth;
+  depth_ = std::min(depth, links_[0]->connection.max_open());
   active_ = links;
   issued_ = 0;
+  for (auto& link : links_) link->failures = 0;
+  const bool is_open_loop = config_.rate > 0 && !is_filling_;
   const std::int64_t cpu_began = cpu_ns();
   began_ns_ = now_ns();
   const std::int64_t deadline =
       seconds > 0 ? began_ns_ + static_cast<std::int64_t>(seconds * 1e9) : kNever;
-  const bool is_open_loop = config_.rate > 0 && !is_filling_;
-  for (std::size_t i = 0; i < active_ && !is_open_loop; ++i) refill(i);
-  if (is_open_loop) dispatch(began_ns_);
-  std::uint64_t bytes = 0;
-  std::int64_t moved_ns = began_ns_;
-  for (;;) {
-    const std::int64_t now = now_ns();
-    if (now >= deadline) plan_.stop();
-    if (plan_.is_stopped() && reads_slowly()) break;
-    if (!has_open() && (plan_.is_stopped() || !is_open_loop)) break;
-    if (totals_.bytes_in + totals_.bytes_out != bytes) {
-      bytes = totals_.bytes_in + totals_.bytes_out;
-      moved_ns = now;
-    } else if (now - moved_ns > kStallNs && has_open()) {
-      for (auto& link : links_) link->connection.fail_open("no answer within 30 s");
-      abandon();
-      break;
-    }
-    turn(std::min(deadline, now + kStallNs));
+  try {
+    if (is_open_loop) dispatch(began_ns_);
+    for (std::size_t i = 0; i < active_ && !is_open_loop; ++i) refill(i);
+    wait_for_end(deadline, is_open_loop);
+  } catch (...) {
+    abandon();
+    throw;
   }
   if (reads_slowly()) abandon();
   plan_.stop();
@@ -149,9 +139,25 @@ nlohmann::json Load::drive(double seconds, unsigned depth, unsigned links) {
   return report(totals_, static_cast<double>(elapsed) / 1e9, static_cast<double>(cpu) / 1e9);
 }
 
-bool Load::has_open() const {
-  return std::any_of(links_.begin(), links_.end(),
-                     [](const auto& link) { return link->connection.open_requests() > 0; });
+// What is open at the deadline is waited for, since a part of a large value counts for nothing; but
+// for a slow reader, who would take minutes.
+void Load::wait_for_end(std::int64_t deadline_ns, bool is_open_loop) {
+  std::uint64_t bytes = 0;
+  std::int64_t moved_ns = began_ns_;
+  for (;;) {
+    const std::int64_t now = now_ns();
+    if (now >= deadline_ns) plan_.stop();
+    if (plan_.is_stopped() && (reads_slowly() || !has_open())) return;
+    if (!is_open_loop && !has_open()) return;
+    if (totals_.bytes_in + totals_.bytes_out != bytes) {
+      bytes = totals_.bytes_in + totals_.bytes_out;
+      moved_ns = now;
+    } else if (now - moved_ns > kStallNs && has_open()) {
+      for (auto& link : links_) link->connection.fail_open("no answer within 30 s");
+      return abandon();
+    }
+    turn(now < deadline_ns ? std::min(deadline_ns, now + kStallNs) : now + kStallNs);
+  }
 }
 
 void Load::abandon() {

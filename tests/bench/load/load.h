@@ -51,7 +51,8 @@ class Load {
   void watch(std::size_t index);
   void connect(std::size_t index, bool waits);
   void on_lost(std::size_t index, const std::string& why);
-  bool has_open() const;
+  bool has_open() const { return shared_.open > 0; }
+  void wait_for_end(std::int64_t deadline_ns, bool is_open_loop);
   bool reads_slowly() const { return config_.read_bytes_per_second > 0; }
   // When the loop has to look again though nothing arrives; far away: never.
   std::int64_t next_wakeup(std::int64_t deadline_ns) const;
