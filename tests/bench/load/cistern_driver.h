@@ -50,6 +50,9 @@ class CisternDriver final : public Driver {
   void open(Outbox& out) override;
   bool is_open() const override { return is_open_; }
   unsigned max_open() const override { return std::min(kMaxDepth, system_.welcome_.max_streams); }
+  void prefetch(KeyIndex key, bool is_put) const override {
+    (is_put ? system_.puts_ : system_.gets_).prefetch(key);
+  }
   void get(Outbox& out, Slot slot, KeyIndex key) override;
   void put(Outbox& out, Slot slot, KeyIndex key) override;
   std::string feed(proto::Bytes in, Outbox& out, Sink& sink) override;
@@ -95,6 +98,7 @@ class CisternDriver final : public Driver {
   std::string on_data_header(Sink& sink);
   std::string on_control(proto::Bytes payload, Outbox& out, Sink& sink);
   std::string on_value(Stream& stream, proto::Bytes payload, Sink& sink);
+  void on_inline(Stream& stream, const proto::ValueHead& head, Sink& sink);
   std::string on_value_end(Stream& stream, proto::Bytes payload, Sink& sink);
   std::string on_error(Stream* stream, proto::Bytes payload, Sink& sink);
   void on_data_end(Stream& stream);

@@ -9,10 +9,6 @@
 namespace cistern::bench {
 namespace {
 
-// The content of one reply in 64 is verified. Of a value of more than one period one period in 64
-// is, another one of each key: a sampled value of 1 GB would otherwise stop its reader for long.
-constexpr std::uint64_t kSampleMask = 63;
-
 // System calls in a row on one connection, before the others have their turn.
 constexpr int kMaxReceives = 8;
 
@@ -50,12 +46,10 @@ void Connection::issue(const Operation& operation, std::int64_t intended_ns) {
   const Slot slot = free_.back();
   free_.pop_back();
   Request& request = requests_[slot];
-  request = Request{};
   request.operation = operation;
   request.is_open = true;
   request.intended_ns = intended_ns;
-  request.expected = shared_.corpus.size(operation.key);
-  request.is_sampled = shared_.config.verifies_all || (shared_.issued & kSampleMask) == 0;
+  request.value.begin(shared_.corpus, operation.key, shared_.issued, shared_.config.verifies_all);
   ++shared_.issued;
   ++open_;
   ++shared_.open;
@@ -122,55 +116,25 @@ void Connection::forget_open() {
   open_ = 0;
 }
 
-void Connection::on_size(Slot slot, std::uint64_t size) { requests_[slot].announced = size; }
+void Connection::on_size(Slot slot, std::uint64_t size) { requests_[slot].value.announce(size); }
 
 bool Connection::wants(Slot slot, std::uint64_t position) const {
-  const Request& request = requests_[slot];
-  if (request.expected <= kPeriodBytes || shared_.config.verifies_all) return request.is_sampled;
-  return ((position / kPeriodBytes + request.operation.key) & kSampleMask) == 0;
+  return requests_[slot].value.wants(position);
 }
 
 void Connection::on_bytes(Slot slot, std::uint64_t position, proto::Bytes bytes) {
   Request& request = requests_[slot];
-  request.received += bytes.size();
-  if (!request.has_first_byte) {
-    request.has_first_byte = true;
-    if (request.expected > kSmallValueBytes) {
-      shared_.totals.first_byte.add(now_ns_ - request.intended_ns);
-    }
+  if (position == 0 && request.value.expected() > kSmallValueBytes) {
+    shared_.totals.first_byte.add(now_ns_ - request.intended_ns);
   }
-  if (request.expected <= kPeriodBytes && !request.is_sampled) return;
-  check(request, position, bytes);
-}
-
-// Period by period, those that are wanted. What is past the expected end is counted, no more.
-void Connection::check(Request& request, std::uint64_t position, proto::Bytes bytes) {
-  const auto slot = static_cast<Slot>(&request - requests_.data());
-  while (!bytes.empty() && position < request.expected) {
-    const std::uint64_t left =
-        std::min(kPeriodBytes - position % kPeriodBytes, request.expected - position);
-    const auto step = static_cast<std::size_t>(std::min<std::uint64_t>(left, bytes.size()));
-    if (wants(slot, position) &&
-        !shared_.corpus.matches(request.operation.key, position, bytes.first(step))) {
-      request.is_wrong = true;
-    }
-    position += step;
-    bytes = bytes.subspan(step);
-  }
+  request.value.add(bytes);
 }
 
 void Connection::count_hit(const Request& request) {
-  Totals& totals = shared_.totals;
-  const KeyIndex key = request.operation.key;
-  ++totals.hits;
-  totals.value_bytes += request.received;
-  if (request.received != request.expected || request.announced != request.expected) {
-    totals.fail(describe(shared_.corpus, key) + std::to_string(request.received) +
-                " bytes arrived, " + std::to_string(request.announced) +
-                " were announced, and it has " + std::to_string(request.expected));
-  } else if (request.is_wrong) {
-    totals.fail(describe(shared_.corpus, key) + "the bytes are not those that belong to it");
-  }
+  ++shared_.totals.hits;
+  shared_.totals.value_bytes += request.value.received();
+  const std::string error = request.value.error();
+  if (!error.empty()) shared_.totals.fail(describe(shared_.corpus, request.operation.key) + error);
 }
 
 void Connection::on_end(Slot slot, Outcome outcome, std::string_view why) {
@@ -186,7 +150,7 @@ void Connection::on_end(Slot slot, Outcome outcome, std::string_view why) {
       if (shared_.config.puts_on_miss) missed_.push_back(request.operation.key);
       break;
     case Outcome::kStored:
-      totals.value_bytes += request.expected;
+      totals.value_bytes += request.value.expected();
       break;
     case Outcome::kRefused:
       ++totals.refused;

@@ -12,6 +12,7 @@
 #include "tests/bench/load/plan.h"
 #include "tests/bench/load/socket.h"
 #include "tests/bench/load/totals.h"
+#include "tests/bench/load/value_check.h"
 
 namespace cistern::bench {
 
@@ -38,6 +39,10 @@ class Connection final : public Sink {
   bool is_open() const { return driver_ && driver_->is_open(); }
   int fd() const { return fd_.get(); }
 
+  // A request that will be issued soon.
+  void prefetch(const Operation& operation) const {
+    if (driver_) driver_->prefetch(operation.key, operation.is_put);
+  }
   // Puts a request into what is to be sent; `intended_ns` is when its latency begins.
   void issue(const Operation& operation, std::int64_t intended_ns);
   unsigned open_requests() const { return open_; }
@@ -67,16 +72,10 @@ class Connection final : public Sink {
   struct Request {
     Operation operation;
     bool is_open = false;
-    bool is_sampled = false;
-    bool has_first_byte = false;
-    bool is_wrong = false;
     std::int64_t intended_ns = 0;
-    std::uint64_t expected = 0;   // bytes of the value
-    std::uint64_t announced = 0;  // by the server
-    std::uint64_t received = 0;
+    ValueCheck value;
   };
 
-  void check(Request& request, std::uint64_t position, proto::Bytes bytes);
   void count_hit(const Request& request);
   bool lose(std::string why);
 

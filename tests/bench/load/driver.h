@@ -57,6 +57,8 @@ class Driver {
   virtual bool is_open() const = 0;
   // How many requests may be open at once; known once is_open().
   virtual unsigned max_open() const { return kMaxDepth; }
+  // A request that will be asked for soon.
+  virtual void prefetch(KeyIndex key, bool is_put) const = 0;
   virtual void get(Outbox& out, Slot slot, KeyIndex key) = 0;
   virtual void put(Outbox& out, Slot slot, KeyIndex key) = 0;
   // Takes all of the bytes, which may begin and end anywhere, and adds to `out` what they call for.

@@ -41,6 +41,9 @@ class LineDriver final : public Driver {
 
   void open(Outbox&) override {}
   bool is_open() const override { return true; }
+  void prefetch(KeyIndex key, bool is_put) const override {
+    (is_put ? system_.put_heads_ : system_.gets_).prefetch(key);
+  }
   void get(Outbox& out, Slot slot, KeyIndex key) override;
   void put(Outbox& out, Slot slot, KeyIndex key) override;
   std::string feed(proto::Bytes in, Outbox& out, Sink& sink) override;

@@ -225,10 +225,10 @@ void Load::on_event(std::size_t index, std::uint32_t events) {
 
 void Load::refill(std::size_t index) {
   Connection& connection = links_[index]->connection;
-  std::int64_t now = 0;
   if (index < active_ && !(is_batched_ && connection.open_requests() > 0)) {
+    batch_.clear();
     std::vector<KeyIndex>& missed = connection.missed();
-    while (connection.open_requests() < depth_) {
+    while (connection.open_requests() + batch_.size() < depth_) {
       std::optional<Operation> next;
       if (!missed.empty()) {
         next = Operation{missed.back(), true};
@@ -237,9 +237,13 @@ void Load::refill(std::size_t index) {
         next = plan_.next(static_cast<unsigned>(index));
       }
       if (!next) break;
-      if (now == 0) now = now_ns();
+      connection.prefetch(*next);
+      batch_.push_back(*next);
+    }
+    if (!batch_.empty()) {
+      const std::int64_t now = now_ns();
       if (!connection.is_connected()) connect(index, false);
-      connection.issue(*next, now);
+      for (const Operation& operation : batch_) connection.issue(operation, now);
     }
   }
   if (connection.is_connected()) send(index);

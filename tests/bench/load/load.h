@@ -67,6 +67,7 @@ class Load {
   Plan plan_;
   Fd epoll_;
   std::vector<std::unique_ptr<Link>> links_;
+  std::vector<Operation> batch_;
   unsigned depth_ = 1;
   std::size_t active_ = 1;  // so many links, the first ones, take part in what runs
   bool is_batched_ = true;

@@ -8,19 +8,24 @@ void Requests::prepare(KeyIndex first, KeyIndex count) {
   first_ = first;
   text_.clear();
   begins_.clear();
-  count = std::min(count, kMaxPrepared);
-  begins_.reserve(count + 1);
-  for (KeyIndex i = 0; i < count; ++i) {
+  prepared_ = std::min(count, kMaxPrepared);
+  begins_.reserve(prepared_ + std::size_t{1});
+  for (KeyIndex i = 0; i < prepared_; ++i) {
     begins_.push_back(static_cast<std::uint32_t>(text_.size()));
     format_(text_, first + i);
   }
   begins_.push_back(static_cast<std::uint32_t>(text_.size()));
+  stride_ = prepared_ == 0 ? 0 : begins_[1];
+  for (KeyIndex i = 0; i < prepared_; ++i) {
+    if (begins_[i + 1] - begins_[i] != stride_) stride_ = 0;
+  }
 }
 
 std::string_view Requests::of(KeyIndex key) {
-  if (key >= first_ && key - first_ + std::size_t{1} < begins_.size()) {
-    const std::uint32_t begin = begins_[key - first_];
-    return std::string_view(text_).substr(begin, begins_[key - first_ + 1] - begin);
+  if (is_prepared(key)) {
+    const std::size_t index = key - first_;
+    if (stride_ != 0) return {text_.data() + index * stride_, stride_};
+    return {text_.data() + begins_[index], begins_[index + 1] - begins_[index]};
   }
   written_.clear();
   format_(written_, key);

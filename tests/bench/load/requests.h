@@ -27,10 +27,20 @@ class Requests {
   void prepare(KeyIndex first, KeyIndex count);
   // Valid until the next call.
   std::string_view of(KeyIndex key);
+  // Has the request brought near: popular or not, most of them are in no near cache.
+  void prefetch(KeyIndex key) const {
+    if (is_prepared(key) && stride_ != 0) {
+      __builtin_prefetch(text_.data() + std::size_t{key - first_} * stride_);
+    }
+  }
 
  private:
+  bool is_prepared(KeyIndex key) const { return key >= first_ && key - first_ < prepared_; }
+
   Format format_;
   KeyIndex first_ = 0;
+  KeyIndex prepared_ = 0;
+  std::size_t stride_ = 0;  // bytes of each, when all are as long; else 0
   std::string text_;
   std::vector<std::uint32_t> begins_;  // one more than there are requests
   std::string written_;
