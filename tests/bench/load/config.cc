@@ -128,6 +128,18 @@ proto::Endpoint parse_address(const std::string& text) {
   return std::move(*endpoint);
 }
 
+// What a kind of client can't do is refused rather than passed over.
+void check_kind(const Config& config) {
+  if (config.system.ends_with("-chunks") != !config.chunk_keys_file.empty()) {
+    refuse("load.chunk_keys_file belongs to the systems redis-chunks and hiredis-chunks");
+  }
+  if (!config.uses_library) return;
+  if (config.depth > 1) refuse("load.depth must be 1 with the client 'library', which waits");
+  if (config.rate > 0 || config.is_churn || config.read_bytes_per_second > 0) {
+    refuse("load.rate, load.churn and load.read_bytes_per_second need the client 'raw'");
+  }
+}
+
 }  // namespace
 
 Config parse_config(std::string_view text) {
@@ -135,7 +147,8 @@ Config parse_config(std::string_view text) {
   if (object.is_discarded()) refuse("the argument is not JSON");
   Members load(object, "load");
   Config config;
-  config.system = one_of(load, "system", {"cistern", "redis", "memcached"}, "");
+  config.system = one_of(load, "system",
+                         {"cistern", "hiredis-chunks", "memcached", "redis", "redis-chunks"}, "");
   config.endpoint = parse_address(load.text("endpoint", ""));
   config.connections = static_cast<unsigned>(load.whole("connections", 1, 1, kMaxConnections));
   config.depth = static_cast<unsigned>(load.whole("depth", 1, 1, kMaxDepth));
@@ -155,7 +168,11 @@ Config parse_config(std::string_view text) {
   config.read_bytes_per_second = load.whole("read_bytes_per_second", 0, 0, kAny);
   config.verifies_all = one_of(load, "verify", {"sample", "all"}, "sample") == "all";
   config.is_churn = load.flag("churn");
+  config.uses_library = one_of(load, "client", {"library", "raw"}, "raw") == "library";
+  config.chunk_keys_file = load.text("chunk_keys_file", "");
+  config.chunk_reads = static_cast<unsigned>(load.whole("chunk_reads", 4, 1, kMaxDepth));
   load.finish();
+  check_kind(config);
   return config;
 }
 

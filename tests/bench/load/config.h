@@ -11,7 +11,7 @@
 namespace cistern::bench {
 
 struct Config {
-  std::string system;  // cistern, redis, memcached
+  std::string system;  // cistern, redis, memcached, redis-chunks, hiredis-chunks
   proto::Endpoint endpoint;
   unsigned connections = 1;
   unsigned depth = 1;
@@ -31,6 +31,9 @@ struct Config {
   std::uint64_t read_bytes_per_second = 0;  // of a connection; 0: as fast as it can
   bool verifies_all = false;
   bool is_churn = false;
+  bool uses_library = false;    // the system's own client library, one thread a connection
+  std::string chunk_keys_file;  // of the -chunks systems, never empty then
+  unsigned chunk_reads = 4;     // GETs under way
 };
 
 // Throws std::invalid_argument that says which member is wrong and what it may be.

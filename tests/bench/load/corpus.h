@@ -45,6 +45,7 @@ class Corpus {
   proto::Bytes piece(KeyIndex index, std::uint64_t position, std::uint64_t at_most) const;
   // Where in its period a position of a value lies. Pieces of one length at one phase are the same.
   std::size_t phase(KeyIndex index, std::uint64_t position) const;
+  proto::Bytes period() const { return proto::Bytes(pattern_).first(kPeriodBytes); }
   bool matches(KeyIndex index, std::uint64_t position, proto::Bytes bytes) const;
 
  private:

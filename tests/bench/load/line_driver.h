@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,6 +36,10 @@ class LineSystem : public System {
   Requests put_heads_;
   Interpret interpret_;
 };
+
+// Redis, where the name of a key is a function of its number; GETs alone, none of them prepared.
+std::unique_ptr<System> make_redis_gets(const Corpus& corpus,
+                                        std::function<std::string(KeyIndex)> name);
 
 class LineDriver final : public Driver {
  public:

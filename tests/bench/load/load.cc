@@ -46,8 +46,8 @@ std::unique_ptr<System> make_system(const Config& config, const Corpus& corpus) 
 
 }  // namespace
 
-Load::Load(Config config)
-    : config_(std::move(config)),
+Load::Load(const Config& config)
+    : config_(config),
       corpus_(config_.key_prefix, config_.value),
       buffer_(kBufferBytes),
       system_(make_system(config_, corpus_)),

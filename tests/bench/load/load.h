@@ -14,20 +14,19 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "tests/bench/load/connection.h"
+#include "tests/bench/load/runner.h"
 
 namespace cistern::bench {
 
-class Load {
+class Load final : public Runner {
  public:
   // Connects. Throws std::runtime_error when the server can't be reached or doesn't answer.
-  explicit Load(Config config);
+  explicit Load(const Config& config);
   Load(const Load&) = delete;
   Load& operator=(const Load&) = delete;
 
-  // Each returns a report (totals.h). Keys from `first` to before `last`.
-  nlohmann::json fill(KeyIndex first, KeyIndex last);
-  nlohmann::json run(double seconds);
-  const Config& config() const { return config_; }
+  nlohmann::json fill(KeyIndex first, KeyIndex last) override;
+  nlohmann::json run(double seconds) override;
 
  private:
   struct Link {  // a connection, and what the loop knows of it

@@ -95,8 +95,8 @@ class LoadTest : public ::testing::TestWithParam<std::string> {
     config["endpoint"] = endpoint();
     return config;
   }
-  static std::unique_ptr<Load> make(const json& config) {
-    return std::make_unique<Load>(parse_config(with_server(config).dump()));
+  static std::unique_ptr<Runner> make(const json& config) {
+    return make_runner(parse_config(with_server(config).dump()));
   }
   static void expect_clean(const json& report) {
     EXPECT_EQ(report["errors"], 0) << report["first_error"];
@@ -252,6 +252,69 @@ TEST_P(LoadTest, Churns) {
   const json report = load->run(1);
   expect_clean(report);
   EXPECT_EQ(report["hits"], 100);
+}
+
+TEST_P(LoadTest, RunsThroughLibraries) {
+  for (const std::uint64_t bytes : {100, 3'000'001}) {
+    json config = {{"keys", 5},
+                   {"key_prefix", "library" + GetParam() + std::to_string(bytes)},
+                   {"connections", 2},
+                   {"operations", 20},
+                   {"verify", "all"},
+                   {"client", "library"},
+                   {"value", {{"bytes", bytes}}}};
+    expect_clean(make(config)->run(1));
+    const json filled = make(config)->fill(0, 5);
+    expect_clean(filled);
+    EXPECT_EQ(filled["puts"], 5);
+    for (const char* const client : {"library", "raw"}) {
+      config["client"] = client;
+      const json hit = make(config)->run(1);
+      expect_clean(hit);
+      EXPECT_EQ(hit["hits"], 20);
+      EXPECT_EQ(hit["value_bytes"], 20 * bytes);
+    }
+    config["client"] = "library";
+    config["value"] = {{"bytes", bytes + 1}};
+    EXPECT_EQ(make(config)->run(1)["errors"], 20);
+  }
+}
+
+TEST(ChunkLoad, ReadsWhatIsThere) {
+  testing::RedisServer redis;
+  const testing::TempDir dir;
+  const std::string chunk(1000, 'x');
+  {
+    std::ofstream names(dir.file("names"));
+    for (const std::string value : {"c:a:1:", "c:b:2:"}) {
+      for (int i = 0; i < 7; ++i) {
+        redis.command({"SET", value + std::to_string(i), chunk});
+        names << value << i << "\n";
+      }
+    }
+  }
+  json config = {{"endpoint", "tcp://127.0.0.1:" + std::to_string(redis.port())},
+                 {"chunk_keys_file", dir.file("names")},
+                 {"operations", 30}};
+  const auto run = [&](std::uint64_t bytes) {
+    config["value"] = {{"bytes", bytes}};
+    return make_runner(parse_config(config.dump()))->run(1);
+  };
+  for (const char* const system : {"redis-chunks", "hiredis-chunks"}) {
+    config["system"] = system;
+    for (const unsigned ahead : {1, 4, 100}) {
+      config["chunk_reads"] = ahead;
+      const json whole = run(6990);
+      EXPECT_EQ(whole["errors"], 0) << whole["first_error"];
+      EXPECT_EQ(whole["hits"], 30);
+      EXPECT_EQ(whole["value_bytes"], 30 * 6990);
+      EXPECT_EQ(whole["bytes_in"], 30 * 7000);
+      EXPECT_EQ(run(990)["bytes_in"], 30 * 1000);
+      EXPECT_EQ(run(8000)["errors"], 30);
+    }
+  }
+  redis.command({"DEL", "c:b:2:6"});
+  EXPECT_THROW(run(6990), std::runtime_error);
 }
 
 TEST(LoadWithoutServer, SaysThatNobodyIsThere) {

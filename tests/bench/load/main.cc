@@ -7,13 +7,14 @@
 #include <csignal>
 #include <cstring>
 #include <iostream>
+#include <memory>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 
 #include <nlohmann/json.hpp>
 
-#include "tests/bench/load/load.h"
+#include "tests/bench/load/runner.h"
 
 namespace cistern::bench {
 namespace {
@@ -47,12 +48,11 @@ json make_realtime() {
   return {{"realtime", kRealtimePriority}};
 }
 
-json obey(Load& load, const std::string& line) {
+json obey(Runner& runner, const Config& config, const std::string& line) {
   std::istringstream words(line);
   std::string command;
   words >> command;
   if (command == "fill") {
-    const Config& config = load.config();
     std::uint64_t first = config.first_key;
     std::uint64_t last = std::uint64_t{config.first_key} + config.keys;
     if (std::uint64_t given = 0; words >> given) {
@@ -60,13 +60,13 @@ json obey(Load& load, const std::string& line) {
       if (!(words >> last)) refuse("fill FIRST LAST: LAST is missing");
     }
     if (first > last || last > kMaxKeys) refuse("fill FIRST LAST: not a range of keys");
-    return load.fill(static_cast<KeyIndex>(first), static_cast<KeyIndex>(last));
+    return runner.fill(static_cast<KeyIndex>(first), static_cast<KeyIndex>(last));
   }
   if (command == "run") {
     double seconds = 0;
     words >> seconds;
     if (!(seconds > 0 && seconds <= kMaxSeconds)) refuse("run SECONDS: more than 0, at most a day");
-    return load.run(seconds);
+    return runner.run(seconds);
   }
   if (command == "pin") {
     int cpu = -1;
@@ -83,12 +83,13 @@ void answer(const json& line) {
 }
 
 int run(const std::string& text) {
-  Load load(parse_config(text));
+  const Config config = parse_config(text);
+  const std::unique_ptr<Runner> runner = make_runner(config);
   answer({{"ready", true}, {"pid", getpid()}});
   for (std::string line; std::getline(std::cin, line);) {
     if (line == "quit") break;
     try {
-      answer(obey(load, line));
+      answer(obey(*runner, config, line));
     } catch (const std::exception& error) {
       answer({{"error", error.what()}});
     }

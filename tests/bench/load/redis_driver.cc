@@ -46,4 +46,13 @@ std::unique_ptr<System> make_redis(const Corpus& corpus, const SystemOptions& op
   return std::make_unique<LineSystem>(corpus, options, get, put_head, interpret);
 }
 
+std::unique_ptr<System> make_redis_gets(const Corpus& corpus,
+                                        std::function<std::string(KeyIndex)> name) {
+  const auto get = [name = std::move(name)](std::string& out, KeyIndex key) {
+    out += "*2\r\n$3\r\nGET\r\n";
+    append_bulk(out, name(key));
+  };
+  return std::make_unique<LineSystem>(corpus, SystemOptions{}, get, get, interpret);
+}
+
 }  // namespace cistern::bench
