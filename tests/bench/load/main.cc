@@ -2,6 +2,7 @@
 // configuration and the lines are described in README.md.
 #include <sched.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -78,11 +79,21 @@ json obey(Runner& runner, const Config& config, const std::string& line) {
          "realtime, quit");
 }
 
+// A thousand connections need more descriptors than most shells allow; the hard limit is what
+// counts.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 void answer(const json& line) {
   std::cout << line.dump(-1, ' ', false, json::error_handler_t::replace) << std::endl;
 }
 
 int run(const std::string& text) {
+  raise_descriptor_limit();
   const Config config = parse_config(text);
   const std::unique_ptr<Runner> runner = make_runner(config);
   answer({{"ready", true}, {"pid", getpid()}});
