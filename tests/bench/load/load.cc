@@ -169,11 +169,9 @@ void Load::abandon() {
 
 std::int64_t Load::next_wakeup(std::int64_t deadline_ns) const {
   std::int64_t next = deadline_ns;
-  if (config_.rate > 0 && !is_filling_ && !plan_.is_stopped()) {
-    const double due = static_cast<double>(issued_) * 1e9 / config_.rate;
-    const std::int64_t at = began_ns_ + static_cast<std::int64_t>(due);
-    // One that is overdue waits for a connection that has room: an event, not a time.
-    if (at > now_ns()) next = std::min(next, at);
+  // What is due and has no room waits for an event, not for a time.
+  if (config_.rate > 0 && !is_filling_ && !plan_.is_stopped() && has_room_) {
+    next = std::min(next, due_ns(issued_));
   }
   if (reads_slowly()) {
     for (const auto& link : links_) {
@@ -249,23 +247,26 @@ void Load::refill(std::size_t index) {
   if (connection.is_connected()) send(index);
 }
 
+std::int64_t Load::due_ns(std::uint64_t number) const {
+  return began_ns_ + static_cast<std::int64_t>(static_cast<double>(number) * 1e9 / config_.rate);
+}
+
 void Load::dispatch(std::int64_t now) {
-  const double elapsed = static_cast<double>(now - began_ns_) / 1e9;
-  const auto due = static_cast<std::uint64_t>(elapsed * config_.rate) + 1;
-  while (!plan_.is_stopped() && issued_ < due) {
+  has_room_ = true;
+  while (!plan_.is_stopped() && due_ns(issued_) <= now) {
     std::size_t tried = 0;
     do {
       last_link_ = (last_link_ + 1) % links_.size();
     } while (links_[last_link_]->connection.open_requests() >= depth_ && ++tried < links_.size());
     Connection& connection = links_[last_link_]->connection;
-    if (connection.open_requests() >= depth_) return;
+    has_room_ = connection.open_requests() < depth_;
+    if (!has_room_) return;
     std::optional<Operation> next = plan_.next(static_cast<unsigned>(last_link_));
     if (!next) return plan_.stop();
-    const auto offset =
-        static_cast<std::int64_t>(static_cast<double>(issued_) * 1e9 / config_.rate);
+    const std::int64_t intended = due_ns(issued_);
     ++issued_;
     if (!connection.is_connected()) connect(last_link_, false);
-    connection.issue(*next, began_ns_ + offset);
+    connection.issue(*next, intended);
     send(last_link_);
   }
 }

@@ -53,6 +53,7 @@ class Load final : public Runner {
   bool has_open() const { return shared_.open > 0; }
   void wait_for_end(std::int64_t deadline_ns, bool is_open_loop);
   bool reads_slowly() const { return config_.read_bytes_per_second > 0; }
+  std::int64_t due_ns(std::uint64_t number) const;
   // When the loop has to look again though nothing arrives; far away: never.
   std::int64_t next_wakeup(std::int64_t deadline_ns) const;
   void abandon();
@@ -75,6 +76,7 @@ class Load final : public Runner {
   std::int64_t began_ns_ = 0;
   std::uint64_t issued_ = 0;
   std::size_t last_link_ = 0;
+  bool has_room_ = true;  // on some connection, for what is due
 };
 
 }  // namespace cistern::bench
