@@ -107,7 +107,12 @@ class Histograms(unittest.TestCase):
     def test_merging_differs_from_averaging(self):
         # A stall in one slice of ten belongs to the whole's p99, though most slices saw none.
         quiet, stalled = [[10, 100]], [[10, 50], [5000, 50]]
-        self.assertEqual(stats.percentile(stats.merge_histograms([quiet] * 9 + [stalled]), 0.99), 5000)
+        merged = stats.merge_histograms([quiet] * 9 + [stalled])
+        self.assertEqual(stats.percentile(merged, 0.99), 5000)
+        found = stats.merged_ratio([quiet] * 9 + [stalled], [quiet] * 10, 0.99, 1)
+        self.assertEqual((found.median, found.low, found.high), (500, 1, 500))
+        with self.assertRaises(ValueError):
+            stats.merged_ratio([quiet], [], 0.99, 1)
 
 
 def answer(operations=100, busy=0.5, server_cpu=0.5, steal=0.0, seconds=1.0, **more):
@@ -171,6 +176,11 @@ class Slices(unittest.TestCase):
         line = self.lines(self.taken(busy=0.9, server_cpu=1.0), Goal("speed", True, {"memcached": 1.9}))
         self.assertEqual(line.verdict, MISSED)
         self.assertAlmostEqual(line.ratios["memcached"].median, 2.0)
+        # Where the client is a part of what is compared, its limit is the system's.
+        line = slices.lines_of(self.ROW, self.taken(busy=0.9, server_cpu=1.0), 1, self.MEASURES,
+                               {"speed": Goal("speed", True, {"memcached": 1.9})},
+                               is_client_measured=True)[0]
+        self.assertEqual((line.verdict, line.marks), (MET, ["client-bound: cistern"]))
 
     def test_who_did_nothing_has_no_ratio(self):
         taken = {"cistern": [answer(10)] * 3, "redis": [answer(0)] * 3}

@@ -125,8 +125,8 @@ class Bench:
 
     # ---- Slices
 
-    def interleave(self, row, contenders, rounds=None, measure=slices.take):
-        taken = slices.interleave(contenders, rounds or self.rounds(), self.options.seconds,
+    def interleave(self, row, contenders, rounds=None, measure=slices.take, seconds=None):
+        taken = slices.interleave(contenders, rounds or self.rounds(), seconds or self.options.seconds,
                                   self.tick, measure, self.repeats)
         self.keep(row, "slices", slices.without_histograms(taken))
         return taken

@@ -54,7 +54,7 @@ def _measure(bench, settings, system, memory, more):
     Seed and order are the same for all series, so parts of one number are pairs."""
     half = bench.keys(settings["operations"] // 2)
     config = {"value": {"bytes": 1024}, "keys": bench.keys(settings["keys"]), "zipf": settings["zipf"],
-              "scan_share": settings["scan_share"], "connections": 4, "depth": 4, "put_on_miss": True,
+              "scan_share": settings["scan_share"], "connections": 4, "depth": 16, "put_on_miss": True,
               "operations": max(1, half // PARTS)}
     with Fleet() as fleet:
         server = bench.server(fleet, system, memory, **more)

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from .bench import SYSTEMS
 from .servers import GIB, MIB, Fleet
-from .slices import CISTERN, merged_percentile, noise, ratios_of, take, take_quiet, trouble
-from .stats import NOT_JUDGED, bootstrap, median
+from .slices import CISTERN, histograms, merged_percentile, noise, take, take_quiet, trouble
+from .stats import NOT_JUDGED, merged_ratio
 
 BESIDE = "p99 beside it"
 RELATIVE = "p99 to p99 alone"
@@ -38,16 +38,22 @@ def streams(bench, server, load):
 
 @contextmanager
 def one_put(bench, server, load):
-    """One PUT of 512 MiB that evicts small entries, of which memory is full. They are stored again
-    before each slice."""
-    small_count = server.memory_bytes // 130
-    small = load({"value": {"bytes": 100}, "keys": small_count, "key_prefix": "e", "connections": 4,
-                  "depth": 32, "mix": {"get": 0.0, "put": 1.0}})
-    put = load({"value": {"bytes": bench.value_bytes(512 * MIB)}, "keys": 1, "key_prefix": "b",
+    """One PUT of 512 MiB that evicts small entries, of which memory is full, and is again before each
+    slice."""
+    # No system stores 200 bytes under their key in less than 250: so many are more than fit, and
+    # more than the PUT evicts.
+    big = bench.value_bytes(512 * MIB)
+    many, evicted = server.memory_bytes // 250, big // 250
+    small = load({"value": {"bytes": 200}, "keys": 1, "key_prefix": "e", "mix": {"get": 0.0, "put": 1.0}})
+    put = load({"value": {"bytes": big}, "keys": 1, "key_prefix": "b",
                 "mix": {"get": 0.0, "put": 1.0}, "operations": 1})
+    stored = many
+    small.try_fill(0, stored)
 
     def during(probe, seconds):
-        small.try_fill()
+        nonlocal stored
+        small.try_fill(stored, stored + evicted)
+        stored += evicted
         put.begin(seconds)
         answer = probe(seconds)
         answer["beside"] = [put.finish(seconds)]
@@ -111,7 +117,7 @@ def run(bench, row):
             during = fleet.enter_context(settings["beside"](
                 bench, server, lambda config, s=server: bench.load(fleet, s, config)))
             duos[system] = (bench.contender(server, probe), during)
-        seconds = bench.options.seconds
+        seconds = bench.seconds(settings.get("seconds", 1))
         for number in range(bench.rounds(1 if bench.options.smoke else settings.get("rounds"))):
             for system in SYSTEMS if number % 2 == 0 else reversed(SYSTEMS):
                 contender, during = duos[system]
@@ -130,10 +136,6 @@ def _raw(taken):
                    for answer in answers] for name, answers in taken.items()}
 
 
-def _p99(answer):
-    return answer["latency_us"]["p99"]
-
-
 def _beside_trouble(loaded):
     """What went wrong with that which the probe was to be beside. A system that refuses the bulk is
     not disturbed by it; that is said, and its figure compared all the same."""
@@ -150,24 +152,21 @@ def _beside_trouble(loaded):
 def _lines(bench, row, alone, loaded):
     spoilt = trouble(alone) + trouble(loaded)
     marks = spoilt + noise(alone) + noise(loaded) + _beside_trouble(loaded)
-    seed = bench.seed
-
-    def medians(taken):
-        return {system: median([_p99(a) for a in answers]) for system, answers in taken.items()}
+    ratio = {system: merged_ratio(histograms(loaded[system]), histograms(alone[system]), 0.99,
+                                  bench.seed) for system in SYSTEMS}
+    to_peers = {peer: merged_ratio(histograms(loaded[CISTERN]), histograms(loaded[peer]), 0.99,
+                                   bench.seed) for peer in SYSTEMS if peer != CISTERN}
 
     def merged(taken, share):
         return {system: merged_percentile(answers, share) for system, answers in taken.items()}
 
-    relative = {system: bootstrap([_p99(b) / max(_p99(a), 1e-9) for a, b in
-                                   zip(alone[system], loaded[system])], seed) for system in SYSTEMS}
-    to_peers = ratios_of(loaded, _p99, seed)
-    lines = [bench.line(row, "p99 alone", "us", medians(alone), marks=marks),
-             bench.line(row, BESIDE, "us", medians(loaded), marks=marks),
-             bench.line(row, RELATIVE, "x", {s: relative[s].median for s in SYSTEMS}, marks=marks),
+    lines = [bench.line(row, "p99 alone", "us", merged(alone, 0.99), marks=marks),
+             bench.line(row, BESIDE, "us", merged(loaded, 0.99), marks=marks),
+             bench.line(row, RELATIVE, "x", {s: ratio[s].median for s in SYSTEMS}, marks=marks),
              bench.line(row, "p99.9 alone", "us", merged(alone, 0.999), marks=marks),
              bench.line(row, "p99.9 beside it", "us", merged(loaded, 0.999), marks=marks)]
     lines[1].ratios = to_peers
-    own = relative[CISTERN]
+    own = ratio[CISTERN]
     lines[2].marks = lines[2].marks + [f"Cistern's interval [{own.low:.2f}, {own.high:.2f}]"]
     for line, intervals in ((lines[1], to_peers), (lines[2], {"": own})):
         goal = row.goals.get(line.measure)

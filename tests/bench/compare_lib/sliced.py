@@ -30,11 +30,12 @@ def memory_of(settings):
     return settings.get("memory", 4 * GIB)
 
 
-def working_set(settings):
-    """Bytes that one server holds at most, beside its own: what is stored, or all it may hold, and
-    a reply under way for each connection (Redis keeps those whole)."""
+def working_set(settings, systems):
+    """Bytes that the servers hold at most, beside their own: what is stored, or all they may hold,
+    and in Redis every reply under way, whole."""
     stored = min(memory_of(settings), settings["keys"] * (settings["bytes"] + 150))
-    return stored + settings.get("connections", 1) * settings["bytes"]
+    replies = settings.get("connections", 1) * settings["bytes"] if "redis" in systems else 0
+    return stored * len(systems) + replies
 
 
 def measures_of(settings):
@@ -47,7 +48,7 @@ def run(bench, row):
     systems = settings.get("systems", SYSTEMS)
     transport = settings.get("transport", "tcp")
     pinned = settings.get("pinned", True)
-    bench.needs(working_set(settings) * len(systems))
+    bench.needs(working_set(settings, systems))
     with Fleet() as fleet:
         contenders = []
         for system in systems:
@@ -60,16 +61,18 @@ def run(bench, row):
                     bench.keep(row, f"fill {system}", {**filled, "histogram": []})
             contenders.append(bench.contender(server, load))
         interleave(contenders, 1, min(0.3, bench.options.seconds))  # warms up; not counted
-        taken = bench.interleave(row, contenders, bench.rounds(settings.get("rounds")))
+        taken = bench.interleave(row, contenders, bench.rounds(settings.get("rounds")),
+                                 seconds=bench.seconds(settings.get("seconds", 1)))
     return lines_of(row, taken, bench.seed, measures_of(settings), row.goals,
-                    judged=pinned and not bench.options.smoke)
+                    judged=pinned and not bench.options.smoke,
+                    is_client_measured=settings.get("client") == "library")
 
 
 def run_first_fill(bench, row):
     """Each slice is a server of its own that was never written to, filled once."""
     settings = row.settings
     config = load_config(bench, settings)
-    bench.needs(working_set(settings))
+    bench.needs(working_set(settings, ("redis",)))
 
     def fill(contender, _seconds):
         with Fleet() as fleet:

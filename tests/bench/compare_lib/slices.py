@@ -143,9 +143,10 @@ def generator_bound(taken):
             if median([answer["busy"] for answer in answers]) > MAX_BUSY]
 
 
-def lines_of(row, taken, seed, measures, goals, judged=True):
+def lines_of(row, taken, seed, measures, goals, judged=True, is_client_measured=False):
     """A line for each of `measures`: (name, unit, figure). Where the generator was the limit, a goal
-    for speed is judged by what the server spent instead: the peer's CPU over Cistern's."""
+    for speed is judged by what the server spent instead: the peer's CPU over Cistern's. Unless the
+    client belongs to what is compared: then its limits count."""
     spoilt, noisy, bound = trouble(taken), noise(taken), generator_bound(taken)
     lines = []
     for name, unit, figure in measures:
@@ -153,9 +154,11 @@ def lines_of(row, taken, seed, measures, goals, judged=True):
         line = Line(row.workload, row.variant, name, unit, values,
                     ratios_of(taken, figure, seed), marks=spoilt + noisy)
         goal = goals.get(name)
-        by_cpu = bound and goal and goal.at_least and figure in (rate, gib_per_second)
+        by_cpu = (bound and goal and goal.at_least and figure in (rate, gib_per_second) and
+                  not is_client_measured)
         if bound:
-            line.marks = line.marks + ["generator-bound: " + ", ".join(bound)]
+            who = "client-bound: " if is_client_measured else "generator-bound: "
+            line.marks = line.marks + [who + ", ".join(bound)]
         if goal:
             line.goal = goal.text()
             shown = line.ratios
@@ -170,8 +173,12 @@ def lines_of(row, taken, seed, measures, goals, judged=True):
     return lines
 
 
+def histograms(answers):
+    return [answer["histogram"] for answer in answers]
+
+
 def merged_percentile(answers, share):
-    return percentile(merge_histograms(answer["histogram"] for answer in answers), share)
+    return percentile(merge_histograms(histograms(answers)), share)
 
 
 def without_histograms(taken):

@@ -28,16 +28,16 @@ class Interval:
         return {"median": self.median, "low": self.low, "high": self.high, "count": self.count}
 
 
-def bootstrap(values, seed):
-    """The median of `values` with the percentile interval of its bootstrap distribution. The same
-    values and seed give the same interval."""
+def bootstrap(values, seed, figure=median, resamples=RESAMPLES):
+    """The median (or another figure) of `values` with the percentile interval of its bootstrap
+    distribution. The same values and seed give the same interval."""
     values = list(values)
-    middle = median(values)
+    middle = figure(values)
     source = random.Random(seed)
-    medians = sorted(median(source.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    figures = sorted(figure(source.choices(values, k=len(values))) for _ in range(resamples))
     tail = (1 - CONFIDENCE) / 2
-    low = medians[int(tail * RESAMPLES)]
-    high = medians[min(RESAMPLES - 1, int((1 - tail) * RESAMPLES))]
+    low = figures[int(tail * resamples)]
+    high = figures[min(resamples - 1, int((1 - tail) * resamples))]
     return Interval(middle, low, high, len(values))
 
 
@@ -108,3 +108,17 @@ def percentile(histogram, share):
         if seen >= wanted:
             return upper
     return histogram[-1][0]
+
+
+def merged_ratio(above, below, share, seed):
+    """The percentile of all of `above`'s histograms together to that of all of `below`'s, which were
+    measured in pairs: a stall in one slice of ten belongs to the whole's p99, though the median of
+    the slices' own saw none. The interval is of resampled pairs."""
+    if len(above) != len(below):
+        raise ValueError(f"{len(above)} histograms against {len(below)}: not measured in pairs")
+
+    def ratio(pairs):
+        divisor = percentile(merge_histograms(pair[1] for pair in pairs), share)
+        return percentile(merge_histograms(pair[0] for pair in pairs), share) / max(divisor, 1e-3)
+
+    return bootstrap(list(zip(above, below)), seed, ratio, RESAMPLES // 4)
