@@ -97,8 +97,7 @@ class BareChunks final : public ChunkReader, private Sink {
   void send_all() {
     while (!out_.empty()) {
       const Outbox::Batch batch = out_.batch();
-      const ssize_t sent =
-          send(fd_.get(), batch.pieces->iov_base, batch.pieces->iov_len, MSG_NOSIGNAL);
+      const ssize_t sent = send(fd_.get(), batch.bytes.data(), batch.bytes.size(), MSG_NOSIGNAL);
       if (sent < 0 && errno != EAGAIN) fail("sending");
       if (sent < 0) {
         wait_for(POLLOUT);

@@ -1,8 +1,13 @@
 #include "tests/bench/load/corpus.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
 
 namespace cistern::bench {
 namespace {
@@ -22,13 +27,25 @@ std::uint64_t mix(std::uint64_t x) {
 }
 
 Corpus::Corpus(std::string prefix, Sizes sizes)
-    : prefix_(std::move(prefix)), sizes_(sizes), pattern_(2 * kPeriodBytes) {
+    : prefix_(std::move(prefix)), sizes_(sizes), file_(memfd_create("corpus", MFD_CLOEXEC)) {
+  constexpr std::size_t kBytes = 2 * kPeriodBytes;
+  void* const mapped =
+      ftruncate(file_.get(), kBytes) == 0
+          ? mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_.get(), 0)
+          : MAP_FAILED;
+  if (mapped == MAP_FAILED) {
+    throw std::runtime_error(std::string("no memory for the values' bytes: ") +
+                             std::strerror(errno));
+  }
+  pattern_ = {static_cast<std::byte*>(mapped), kBytes};
   static_assert(kPeriodBytes % sizeof(std::uint64_t) == 0);
   for (std::size_t at = 0; at < kPeriodBytes; at += sizeof(std::uint64_t)) {
     proto::store_le(&pattern_[at], mix(at));
   }
   std::memcpy(&pattern_[kPeriodBytes], pattern_.data(), kPeriodBytes);
 }
+
+Corpus::~Corpus() { munmap(pattern_.data(), pattern_.size()); }
 
 std::string Corpus::key(KeyIndex index) const {
   std::string digits = std::to_string(index);

@@ -4,11 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
-#include <vector>
 
 #include "proto/bytes.h"
 #include "proto/limits.h"
+#include "tests/bench/load/socket.h"
 
 namespace cistern::bench {
 
@@ -34,7 +35,11 @@ struct Sizes {
 
 class Corpus {
  public:
+  // Throws std::runtime_error when there is no memory.
   Corpus(std::string prefix, Sizes sizes);
+  ~Corpus();
+  Corpus(const Corpus&) = delete;
+  Corpus& operator=(const Corpus&) = delete;
 
   std::string key(KeyIndex index) const;
   std::uint64_t size(KeyIndex index) const;
@@ -46,12 +51,17 @@ class Corpus {
   // Where in its period a position of a value lies. Pieces of one length at one phase are the same.
   std::size_t phase(KeyIndex index, std::uint64_t position) const;
   proto::Bytes period() const { return proto::Bytes(pattern_).first(kPeriodBytes); }
+  // The file that pieces lie in, for sendfile, and where in it one begins.
+  int file() const { return file_.get(); }
+  std::int64_t offset_of(const std::byte* piece) const { return piece - pattern_.data(); }
   bool matches(KeyIndex index, std::uint64_t position, proto::Bytes bytes) const;
 
  private:
   std::string prefix_;
   Sizes sizes_;
-  std::vector<std::byte> pattern_;  // two periods, so that one that begins anywhere is contiguous
+  Fd file_;
+  // Two periods, so that one that begins anywhere is contiguous; the file's pages, mapped.
+  std::span<std::byte> pattern_;
 };
 
 }  // namespace cistern::bench

@@ -3,11 +3,6 @@
 #include <algorithm>
 
 namespace cistern::bench {
-namespace {
-
-constexpr std::size_t kMaxPieces = 64;  // in one system call
-
-}  // namespace
 
 std::byte* Outbox::append(proto::Bytes bytes) {
   const std::size_t at = own_.size();
@@ -26,16 +21,13 @@ void Outbox::refer(proto::Bytes bytes) {
   total_bytes_ += bytes.size();
 }
 
-Outbox::Batch Outbox::batch() {
-  batch_.clear();
-  std::size_t skip = skipped_;
-  for (std::size_t i = first_; i < pieces_.size() && batch_.size() < kMaxPieces; ++i) {
-    const Piece& piece = pieces_[i];
-    const std::byte* from = piece.elsewhere != nullptr ? piece.elsewhere : own_.data() + piece.at;
-    batch_.push_back({const_cast<std::byte*>(from + skip), piece.bytes - skip});
-    skip = 0;
-  }
-  return {batch_.data(), batch_.size()};
+// Neighbouring pieces of one's own are one piece already, so a batch is a single one.
+Outbox::Batch Outbox::batch() const {
+  const Piece& piece = pieces_[first_];
+  const bool is_referred = piece.elsewhere != nullptr;
+  const std::byte* const from = is_referred ? piece.elsewhere : own_.data() + piece.at;
+  return {proto::Bytes(from, piece.bytes).subspan(skipped_), is_referred,
+          first_ + 1 == pieces_.size()};
 }
 
 void Outbox::sent(std::size_t bytes) {

@@ -2,8 +2,6 @@
 // (the payload of large values), in order.
 #pragma once
 
-#include <sys/uio.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -23,12 +21,14 @@ class Outbox {
   // Refers: the bytes must stay until they were sent.
   void refer(proto::Bytes bytes);
 
-  // One system call's worth of what is to be sent next. Valid until the next call.
+  // One system call's worth of what is to be sent next; not when empty(). Valid until the next
+  // call.
   struct Batch {
-    iovec* pieces = nullptr;
-    std::size_t count = 0;
+    proto::Bytes bytes;
+    bool is_referred = false;  // they are elsewhere
+    bool is_last = true;       // nothing comes behind them
   };
-  Batch batch();
+  Batch batch() const;
   // So many bytes of the last batch were sent.
   void sent(std::size_t bytes);
   void clear();
@@ -45,7 +45,6 @@ class Outbox {
   std::size_t skipped_ = 0;  // bytes of it that are
   std::uint64_t total_bytes_ = 0;
   std::uint64_t sent_bytes_ = 0;
-  std::vector<iovec> batch_;
 };
 
 }  // namespace cistern::bench

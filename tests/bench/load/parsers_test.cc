@@ -46,8 +46,8 @@ std::string take(Outbox& out) {
   std::string text;
   while (!out.empty()) {
     const Outbox::Batch batch = out.batch();
-    text.append(static_cast<const char*>(batch.pieces->iov_base), batch.pieces->iov_len);
-    out.sent(batch.pieces->iov_len);
+    text += proto::as_text(batch.bytes);
+    out.sent(batch.bytes.size());
   }
   return text;
 }

@@ -141,10 +141,8 @@ TEST(Outbox, KeepsTheOrderOverPartialSends) {
   std::string sent;
   while (!out.empty()) {
     const Outbox::Batch batch = out.batch();
-    std::string all;
-    for (std::size_t i = 0; i < batch.count; ++i) {
-      all.append(static_cast<const char*>(batch.pieces[i].iov_base), batch.pieces[i].iov_len);
-    }
+    const std::string all(proto::as_text(batch.bytes));
+    EXPECT_EQ(batch.is_last, sent.size() >= std::string("one,two,elsewhere").size());
     const std::size_t step = std::min<std::size_t>(3, all.size());
     sent += all.substr(0, step);
     out.sent(step);
