@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Runs every row of the comparison with tiny sizes, and looks whether the report is whole. How fast
-anything was is nobody's business here.
+"""Runs every row of the comparison with tiny sizes, and looks whether the report is whole; then ends
+a comparison in all ways, and looks whether its servers end, too. Nothing here is about speed.
 
     tests/bench/smoke_test.py BUILD-FOLDER"""
 
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -17,7 +19,8 @@ sys.path.insert(0, HERE)
 
 from compare_lib import workloads  # noqa: E402
 
-SECONDS = 280
+SECONDS = 240
+PATIENCE_SECONDS = 15
 PLOTS = ["isolation.svg", "large-hit.svg", "small-hit.svg"]
 
 
@@ -67,6 +70,40 @@ def findings(report):
         yield "no raw figures"
 
 
+def members(session):
+    """The processes of a session, dead ones that nobody waited for left out."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+        except OSError:
+            continue  # ended in the meantime
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(pid))
+    return found
+
+
+def leftovers(build, out, number):
+    """What still runs after a comparison was ended by a signal in the middle of a row."""
+    command = [sys.executable, os.path.join(HERE, "compare"), "--seconds", "30", "--only",
+               "^small-hit/100 B, depth 1, tcp", "--build", build, "--out", out]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        # Itself, three servers, three loads.
+        while len(members(process.pid)) < 7 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if len(members(process.pid)) < 7:
+            process.terminate()
+            return [f"before signal {number}: the servers did not start"]
+        process.send_signal(number)
+        process.wait(PATIENCE_SECONDS)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return [f"after signal {number} process {pid} still runs" for pid in members(process.pid)]
+
+
 def main(build):
     with tempfile.TemporaryDirectory(prefix="cistern-smoke-") as out:
         command = [sys.executable, os.path.join(HERE, "compare"), "--smoke", "--build", build,
@@ -86,6 +123,8 @@ def main(build):
             found = list(findings(json.load(file)))
         found += [f"{name} is missing" for name in PLOTS + ["report.md"]
                   if not os.path.getsize(os.path.join(out, name))]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            found += leftovers(build, out, number)
     print("\n".join(found), file=sys.stderr)
     print(f"{len(workloads.all_rows())} rows, {len(found)} findings")
     return 1 if found else 0

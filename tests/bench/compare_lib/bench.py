@@ -6,7 +6,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 
-from . import machine, slices
+from . import cgroups, machine, slices
 from .load import Load
 from .servers import GIB, MIB, Cistern, Memcached, Redis
 from .slices import CISTERN, Contender, Line
@@ -61,6 +61,7 @@ class Bench:
         self._at_line_start = True
 
     def __enter__(self):
+        cgroups.sweep()
         self._folder = tempfile.TemporaryDirectory(prefix="cistern-bench-")
         return self
 

@@ -8,6 +8,20 @@ import time
 from .machine import read
 
 _numbers = itertools.count()
+_ROOTS = (("/sys/fs/cgroup/memory", "memory.usage_in_bytes"), ("/sys/fs/cgroup", "memory.current"))
+_PREFIX = "cistern-bench-"
+
+
+def sweep():
+    """Removes the empty groups of comparisons that were killed, which could not do it themselves."""
+    for root, _ in _ROOTS:
+        for name in os.listdir(root) if os.path.isdir(root) else []:
+            owner = re.match(rf"{_PREFIX}(\d+)-", name)
+            if owner and not os.path.exists(f"/proc/{owner.group(1)}"):
+                try:
+                    os.rmdir(os.path.join(root, name))
+                except OSError:
+                    pass  # somebody still lives there
 
 
 class Cgroup:
@@ -16,9 +30,8 @@ class Cgroup:
     @staticmethod
     def create(name):
         """None where none may be made: then memory is counted from /proc."""
-        folder = f"cistern-bench-{os.getpid()}-{next(_numbers)}-{name}"
-        for root, mark in (("/sys/fs/cgroup/memory", "memory.usage_in_bytes"),
-                           ("/sys/fs/cgroup", "memory.current")):
+        folder = f"{_PREFIX}{os.getpid()}-{next(_numbers)}-{name}"
+        for root, mark in _ROOTS:
             path = os.path.join(root, folder)
             try:
                 os.mkdir(path)
