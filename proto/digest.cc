@@ -1,5 +1,10 @@
 #include "proto/digest.h"
 
+// Chooses the widest vectors that this processor has, at run time; without it libxxhash has those
+// that every x86-64 has: 2.9 instead of 9.5 GiB/s. Elsewhere the compiler's choice is the best.
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h>
+#endif
 #include <xxhash.h>
 
 #include <new>
