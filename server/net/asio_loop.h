@@ -35,6 +35,8 @@ class AsioLoop final : public base::Loop {
   base::TimePoint now() const override;
   std::uint64_t unix_ms() const override;
 
+  // Another turn begins within one of Asio's: now() is to be read again.
+  void forget_now() { fresh_ = false; }
   // Reads the clock again within a turn, for what is measured inside one.
   base::TimePoint refresh();
 

@@ -244,6 +244,10 @@ void Requests::check_deadlines(const Output& output) {
 
 // --------------------------------------------------------------------------------------- Requests
 
+void Requests::on_gets_ahead(std::span<const proto::Bytes> keys) {
+  context_.service.expect_gets(keys);
+}
+
 void Requests::on_get(std::uint32_t id, const proto::GetRequest& get) {
   RequestPtr request = begin(id, Op::kGet, get.key.size());
   if (!request) return;

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <system_error>
 
 #include <fmt/format.h>
 
@@ -21,7 +22,7 @@ namespace {
 constexpr std::size_t kReadTurnBytes = 256 * proto::kKiB;
 constexpr std::size_t kWriteTurnBytes = proto::kMiB;
 // One gathered write. A small answer waits for at most so much, and a frame, of other streams.
-constexpr std::size_t kBatchBytes = 256 * proto::kKiB;
+constexpr std::size_t kBatchBytes = 512 * proto::kKiB;
 // Owed answers past which no more requests are read.
 constexpr std::size_t kMaxOwedBytes = 64 * proto::kKiB;
 // While value bytes are received into their chunk, what may be read past their end: the next
@@ -54,7 +55,7 @@ class Session::Turn {
 Session::Session(const SessionContext& context, Accepted accepted, Owner& owner)
     : context_(context),
       owner_(owner),
-      socket_(context.loop.context(), accepted.socket.release()),
+      socket_(std::move(accepted.socket)),
       is_tcp_(accepted.is_tcp),
       budget_(context.ledger, std::move(accepted.memory)),
       requests_(context, budget_, *this),
@@ -69,33 +70,50 @@ Session::Session(const SessionContext& context, Accepted accepted, Owner& owner)
 Session::~Session() = default;
 
 void Session::start() {
-  const int fd = socket_.native_handle();
+  const int fd = socket_.get();
   if (is_tcp_) {
     const int on = 1;
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
-  resize(Direction::kSend, false);
-  resize(Direction::kReceive, false);
+  set_buffer(fd, Direction::kSend, kSmallBufferBytes);
+  set_buffer(fd, Direction::kReceive, kSmallBufferBytes);
   context_.metrics.connections_opened.add();
   timer_ = context_.loop.after(tick(), [this] { on_tick(); });
-  wait_readable();
+  try {
+    watched_as_ = context_.readiness.add(fd, *this);
+  } catch (const std::system_error& error) {
+    log::warn("connection_not_watched", {{"error", error.what()}});
+    close(CloseReason::kNoMemory);
+  }
 }
 
 // ------------------------------------------------------------------------------------------ Input
 
-void Session::wait_readable() {
-  reading_ = true;
-  socket_.async_wait(asio::posix::stream_descriptor::wait_read,
-                     [self = shared_from_this()](const asio::error_code&) {
-                       self->reading_ = false;
-                       if (!self->closed_) self->on_readable();
-                     });
+void Session::on_ready(const Readiness::Events& events) {
+  const auto self = shared_from_this();
+  if (events.readable || events.ended || events.broken) readable_ = true;
+  if (events.ended || events.broken) peer_ended_ = true;
+  if (events.writable || events.broken) blocked_ = false;
+  // While it's read, the next receive tells what has become of it.
+  if (events.broken && !reads()) return close(CloseReason::kPeerFailed);
+  take_turn();
 }
 
-void Session::on_readable() {
+void Session::take_turn() {
   const Turn turn(*this);
-  receive();
+  if (readable_ && reads()) receive();
   advance();
+}
+
+// The kernel takes less time for a plain receive than for one into a list.
+ssize_t Session::receive_into(std::span<iovec> areas) {
+  if (areas.size() == 1) {
+    return ::recv(socket_.get(), areas[0].iov_base, areas[0].iov_len, MSG_DONTWAIT);
+  }
+  msghdr message{};
+  message.msg_iov = areas.data();
+  message.msg_iovlen = areas.size();
+  return ::recvmsg(socket_.get(), &message, MSG_DONTWAIT);
 }
 
 void Session::receive() {
@@ -114,12 +132,10 @@ void Session::receive() {
       iovecs[count++] = {area.data(), size};
       room += size;
     }
-    msghdr message{};
-    message.msg_iov = iovecs;
-    message.msg_iovlen = count;
-    const ssize_t got = ::recvmsg(socket_.native_handle(), &message, MSG_DONTWAIT);
+    const ssize_t got = receive_into({iovecs, count});
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) {
+      readable_ = false;
       ended = got == 0;
       broken = got < 0 && errno != EAGAIN && errno != EWOULDBLOCK;
       break;
@@ -129,7 +145,10 @@ void Session::receive() {
     received += bytes;
     conn_.commit(bytes);
     process();
-    if (bytes < room) break;  // that was all
+    if (bytes < room && !peer_ended_) {  // that was all
+      readable_ = false;
+      break;
+    }
   }
   conn_.finish();
   if (received > 0) active_at_ = context_.loop.now();
@@ -154,24 +173,8 @@ void Session::advance_later() {
   if (closed_ || std::exchange(advance_posted_, true)) return;
   context_.loop.post([self = shared_from_this()] {
     self->advance_posted_ = false;
-    if (self->closed_) return;
-    const Turn turn(*self);
-    self->advance();
+    if (!self->closed_) self->take_turn();
   });
-}
-
-void Session::wait_writable() {
-  blocked_ = true;
-  socket_.async_wait(asio::posix::stream_descriptor::wait_write,
-                     [self = shared_from_this()](const asio::error_code&) {
-                       self->blocked_ = false;
-                       if (!self->closed_) self->on_writable();
-                     });
-}
-
-void Session::on_writable() {
-  const Turn turn(*this);
-  advance();
 }
 
 Session::Flow Session::write() {
@@ -189,7 +192,7 @@ Session::Flow Session::write() {
       requests_.collected(writer_.written() + writer_.batch().bytes);
       if (writer_.idle()) continue;  // the sources have nothing yet
     }
-    const Writer::Outcome outcome = writer_.write(socket_.native_handle());
+    const Writer::Outcome outcome = writer_.write(socket_.get());
     if (outcome == Writer::Outcome::kDone) continue;
     if (outcome == Writer::Outcome::kBlocked && resize(Direction::kSend, true)) continue;
     flow = outcome == Writer::Outcome::kBlocked ? Flow::kBlocked : Flow::kFailed;
@@ -229,8 +232,8 @@ void Session::advance() {
     }
     advance_later();
   }
-  if (flow == Flow::kBlocked && !blocked_) wait_writable();
-  if (!paused_ && !conn_.failed() && !reading_) wait_readable();
+  if (flow == Flow::kBlocked) blocked_ = true;
+  if (readable_ && reads()) advance_later();
 }
 
 // What a client makes us keep by asking and not taking the answers, or by sending frames in parts.
@@ -246,14 +249,21 @@ bool Session::charge_output() {
 void Session::on_transfer(Direction direction) { resize(direction, true); }
 
 bool Session::resize(Direction direction, bool large) {
-  bool& is_large = direction == Direction::kSend ? large_send_ : large_receive_;
-  constexpr std::uint64_t kMore =
-      charged_bytes(kLargeBufferBytes) - charged_bytes(kSmallBufferBytes);
-  if (large && (is_large || !budget_.take_if_plenty(kMore))) return false;
-  if (!large && is_large) budget_.give(kMore);
-  is_large = large;
-  set_buffer(socket_.native_handle(), direction, large ? kLargeBufferBytes : kSmallBufferBytes);
-  return true;
+  const bool sends = direction == Direction::kSend;
+  std::size_t& now = sends ? send_buffer_bytes_ : receive_buffer_bytes_;
+  if (!large) {
+    budget_.give(charged_bytes(now - kSmallBufferBytes));
+    now = kSmallBufferBytes;
+    set_buffer(socket_.get(), direction, now);
+    return true;
+  }
+  for (const std::size_t bytes : sends ? kSendBufferBytes : kReceiveBufferBytes) {
+    if (bytes <= now || !budget_.take_if_plenty(charged_bytes(bytes - now))) continue;
+    now = bytes;
+    set_buffer(socket_.get(), direction, now);
+    return true;
+  }
+  return false;
 }
 
 // ------------------------------------------------------------------------------------------- Time
@@ -269,7 +279,7 @@ base::Duration Session::tick() const {
 // third of that has gone: whether the peer takes anything is seen in what it has acknowledged.
 void Session::note_acknowledged() {
   int queued = 0;
-  if (::ioctl(socket_.native_handle(), SIOCOUTQ, &queued) != 0) return;
+  if (::ioctl(socket_.get(), SIOCOUTQ, &queued) != 0) return;
   // Of a unix socket it counts the buffers, which are more than their bytes.
   const auto waiting = std::min(static_cast<std::uint64_t>(std::max(queued, 0)), writer_.written());
   const std::uint64_t acknowledged = writer_.written() - waiting;
@@ -307,8 +317,8 @@ void Session::on_tick() {
                         std::chrono::duration_cast<std::chrono::milliseconds>(options.idle_timeout)
                             .count())});
   } else {
-    if (large_send_ && !blocked_) resize(Direction::kSend, false);
-    if (large_receive_) resize(Direction::kReceive, false);
+    if (send_buffer_bytes_ > kSmallBufferBytes && !blocked_) resize(Direction::kSend, false);
+    if (receive_buffer_bytes_ > kSmallBufferBytes) resize(Direction::kReceive, false);
   }
   budget_.trim();
   advance();
@@ -338,13 +348,13 @@ void Session::close(CloseReason reason) {
   conn_.drop(proto::Error{proto::Status::kCancelled, std::string(info(reason).text)});
   requests_.sweep();
   context_.loop.cancel(timer_);
+  if (watched_as_) context_.readiness.remove(*watched_as_, socket_.get());
   const bool peer_is_gone =
       reason == CloseReason::kPeerClosed || reason == CloseReason::kPeerFailed;
   if (peer_is_gone) {
-    asio::error_code ignored;
-    socket_.close(ignored);
+    socket_.reset();
   } else {
-    context_.lingering.close(UniqueFd(socket_.release()));
+    context_.lingering.close(std::move(socket_));
   }
   context_.metrics.connections_closed.add();
   context_.closes[static_cast<std::size_t>(reason)].add();

@@ -9,11 +9,12 @@
 // it closed.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
-
-#include <asio.hpp>
 
 #include "server/net/requests.h"
 #include "server/net/unique_fd.h"
@@ -28,7 +29,9 @@ struct Accepted {
   base::Reservation memory;  // kConnectionBytes
 };
 
-class Session final : public std::enable_shared_from_this<Session>, private Requests::Owner {
+class Session final : public std::enable_shared_from_this<Session>,
+                      private Requests::Owner,
+                      private Readiness::Watcher {
  public:
   struct Owner {
     virtual ~Owner() = default;
@@ -54,28 +57,32 @@ class Session final : public std::enable_shared_from_this<Session>, private Requ
   void on_output() override;
   void on_transfer(Direction direction) override;
 
-  void on_readable();
-  void on_writable();
+  // Readiness::Watcher
+  void on_ready(const Readiness::Events& events) override;
+
   void on_tick();
   void note_acknowledged();
   void receive();
+  ssize_t receive_into(std::span<iovec> areas);
   void process();
   // Writes, goes on with what was read, closes what is over, and waits for what is next.
   void advance();
   void advance_later();
   Flow write();
-  void wait_readable();
-  void wait_writable();
+  bool reads() const { return !paused_ && !conn_.failed(); }
+  void take_turn();
   bool charge_output();
   bool has_left() const;
-  // False when it is so already, or when there is no room for it.
+  // To the largest size that there is room for, or back to the small one. False when it is so
+  // already, or when there is no room for more.
   bool resize(Direction direction, bool large);
   void log_close(CloseReason reason) const;
   base::Duration tick() const;
 
   const SessionContext& context_;
   Owner& owner_;
-  asio::posix::stream_descriptor socket_;
+  UniqueFd socket_;
+  std::optional<Readiness::Id> watched_as_;
   const bool is_tcp_;
   ConnectionBudget budget_;
   Requests requests_;
@@ -85,11 +92,12 @@ class Session final : public std::enable_shared_from_this<Session>, private Requ
   bool closed_ = false;
   bool in_turn_ = false;
   bool advance_posted_ = false;
-  bool reading_ = false;  // a wait for readability is under way
-  bool blocked_ = false;  // a wait for writability is
-  bool paused_ = false;   // frames were read and not handled yet
-  bool large_send_ = false;
-  bool large_receive_ = false;
+  bool readable_ = false;    // as far as is known
+  bool peer_ended_ = false;  // it sends no more: reads go on to the end
+  bool blocked_ = false;     // the socket took no more; not before it is writable again
+  bool paused_ = false;      // frames were read and not handled yet
+  std::size_t send_buffer_bytes_ = kSmallBufferBytes;
+  std::size_t receive_buffer_bytes_ = kSmallBufferBytes;
   std::uint64_t output_charge_bytes_ = 0;
   std::uint64_t frames_seen_ = 0;
   std::optional<CloseReason> leaving_;  // go_away() was called

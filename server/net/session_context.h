@@ -8,6 +8,7 @@
 #include "server/net/asio_loop.h"
 #include "server/net/close_reason.h"
 #include "server/net/lingering.h"
+#include "server/net/readiness.h"
 #include "server/service/service.h"
 
 namespace cistern::net {
@@ -28,6 +29,7 @@ struct SessionOptions {
 struct SessionContext {
   const SessionOptions& options;
   AsioLoop& loop;
+  Readiness& readiness;
   service::Service& service;
   base::Ledger& ledger;
   base::WorkerMetrics& metrics;

@@ -14,8 +14,7 @@ void set_buffer(int socket, Direction direction, std::size_t bytes) {
 
 void set_listener_buffers(int socket) {
   set_buffer(socket, Direction::kSend, kSmallBufferBytes);
-  set_buffer(socket, Direction::kReceive, kLargeBufferBytes);
-  ::setsockopt(socket, IPPROTO_TCP, TCP_MAXSEG, &kMaxSegmentBytes, sizeof kMaxSegmentBytes);
+  set_buffer(socket, Direction::kReceive, kReceiveBufferBytes.front());
 }
 
 }  // namespace cistern::net

@@ -30,7 +30,8 @@ Worker::Worker(const SessionOptions& options, service::Shared& shared,
       store_(make_store ? make_store(loop_, loop_.context(), metrics_) : nullptr),
       service_(std::make_unique<service::Service>(shared, loop_, store_.get(), metrics_)),
       lingering_(loop_),
-      context_{options, loop_, *service_, shared.ledger, metrics_, closes_, lingering_, scratch_},
+      context_{options,  loop_,   readiness_, *service_, shared.ledger,
+               metrics_, closes_, lingering_, scratch_},
       ledger_(shared.ledger),
       heartbeat_ns_(monotonic_ns()) {}
 

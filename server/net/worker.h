@@ -56,6 +56,7 @@ class Worker final : private Session::Owner {
   void drained();
 
   AsioLoop loop_;
+  Readiness readiness_{loop_};
   base::WorkerMetrics metrics_;
   CloseCounts closes_;
   std::vector<std::byte> scratch_;

@@ -52,11 +52,14 @@ std::ptrdiff_t Writer::write_memory(int socket) {
     iovecs[count].iov_base = const_cast<std::byte*>(bytes.data());
     iovecs[count++].iov_len = bytes.size();
   }
+  const int more = at < batch_.segments.size() ? MSG_MORE : 0;
+  const int flags = MSG_NOSIGNAL | MSG_DONTWAIT | more;
+  // The kernel takes less time for a plain send than for a list.
+  if (count == 1) return ::send(socket, iovecs[0].iov_base, iovecs[0].iov_len, flags);
   msghdr message{};
   message.msg_iov = iovecs.data();
   message.msg_iovlen = count;
-  const int more = at < batch_.segments.size() ? MSG_MORE : 0;
-  return ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT | more);
+  return ::sendmsg(socket, &message, flags);
 }
 
 std::ptrdiff_t Writer::write_extent(int socket) {

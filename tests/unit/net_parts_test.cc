@@ -261,7 +261,7 @@ TEST(MemoryPlan, ShowsTheSumThatDoesNotFit) {
                                     .window_bytes = proto::kMiB});
   ASSERT_FALSE(budgets);
   const std::string& text = budgets.error().message;
-  for (const char* part : {"memory.limit is 128.0 MiB", "142.2 MiB are needed", "100.0 MiB for L1",
+  for (const char* part : {"memory.limit is 128.0 MiB", "142.8 MiB are needed", "100.0 MiB for L1",
                            "l1.max_bytes", "24.0 MiB"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << ": " << text;
   }

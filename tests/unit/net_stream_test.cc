@@ -309,7 +309,7 @@ TEST_F(StreamTest, AnUploadInOneSlowFrameDoesNotStall) {
 TEST_F(StreamTest, AReaderOnASlowLineDoesNotStall) {
   options_.session.stall_timeout = 250ms;
   start();
-  store("big", 2 * proto::kMiB);
+  store("big", 8 * proto::kMiB);
   RawClient client = connect();
   const int small = 4096;
   ::setsockopt(client.fd(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
