@@ -192,6 +192,8 @@ enum class Tail : std::uint8_t { kNothing, kInlineValue };
 Result<Items> finish_head(const Cursor& cursor, Type type, std::uint32_t flags, Bytes area,
                           std::uint32_t known, Tail tail = Tail::kNothing) {
   if (!cursor.ok()) return short_payload(type);
+  // Most requests and answers.
+  if ((flags & kCriticalFlags) == 0 && cursor.left() == 0 && area.empty()) return Items();
   if (const Result<void> checked = check_flags(flags); !checked) {
     return tl::unexpected<Error>(checked.error());
   }
@@ -263,6 +265,14 @@ Result<GetRequest> decode_get(Bytes payload) {
   message.range = items->range;
   message.if_changed = items->if_changed;
   return message;
+}
+
+Bytes key_of_get(Bytes payload) {
+  Cursor cursor(payload);
+  const KeyHead head = key_head(cursor);
+  cursor.integer<std::uint64_t>();  // credit and frame size
+  const Bytes key = cursor.bytes(head.key_bytes);
+  return cursor.ok() ? key : Bytes();
 }
 
 Result<PutRequest> decode_put(Bytes payload) {

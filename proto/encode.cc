@@ -1,6 +1,7 @@
 // The encoders of messages.h.
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 #include "proto/messages.h"
 
@@ -10,22 +11,24 @@ namespace {
 // Appends one frame: the header when it is made, the payload by the calls, the length at the end.
 class FrameWriter {
  public:
-  FrameWriter(Out& out, Type type, std::uint32_t id) : out_(out), start_(out.size()) {
-    out.resize(start_ + kHeaderBytes);
+  FrameWriter(Out& out, Type type, std::uint32_t id)
+      : out_(out), start_(out.size()), end_(start_ + kHeaderBytes) {
+    out.resize(start_ + kRoomBytes);
     encode_header(out.data() + start_,
                   FrameHeader{.type = static_cast<std::uint8_t>(type), .id = id});
   }
   FrameWriter(const FrameWriter&) = delete;
   FrameWriter& operator=(const FrameWriter&) = delete;
   ~FrameWriter() {
-    store_le(out_.data() + start_, static_cast<std::uint32_t>(out_.size() - start_ - kHeaderBytes));
+    out_.resize(end_);
+    store_le(out_.data() + start_, static_cast<std::uint32_t>(end_ - start_ - kHeaderBytes));
   }
 
   template <std::unsigned_integral T>
   FrameWriter& integer(T value) {
-    const std::size_t at = out_.size();
-    out_.resize(at + sizeof value);
-    store_le(out_.data() + at, value);
+    if (out_.size() - end_ < sizeof value) out_.resize(end_ + kRoomBytes);
+    store_le(out_.data() + end_, value);
+    end_ += sizeof value;
     return *this;
   }
   // A length that the caller has bounded by the field's type.
@@ -35,13 +38,19 @@ class FrameWriter {
     return integer(static_cast<T>(value));
   }
   FrameWriter& bytes(Bytes bytes) {
-    out_.insert(out_.end(), bytes.begin(), bytes.end());
+    if (out_.size() - end_ >= bytes.size()) {
+      if (!bytes.empty()) std::memcpy(out_.data() + end_, bytes.data(), bytes.size());
+    } else {
+      out_.resize(end_);
+      out_.insert(out_.end(), bytes.begin(), bytes.end());
+    }
+    end_ += bytes.size();
     return *this;
   }
   // Begins the TLV area, whose length stands at `length_at` payload bytes from the frame's start.
   void tlv_begin(std::size_t length_at) {
     tlv_length_at_ = start_ + kHeaderBytes + length_at;
-    tlv_start_ = out_.size();
+    tlv_start_ = end_;
   }
   void tlv(Tlv type, Bytes value) {
     integer(static_cast<std::uint16_t>(type)).length<std::uint16_t>(value.size()).bytes(value);
@@ -54,14 +63,18 @@ class FrameWriter {
     integer(range.offset).integer(range.length);
   }
   void tlv_end() {
-    const std::size_t size = out_.size() - tlv_start_;
+    const std::size_t size = end_ - tlv_start_;
     if (size > 0xFFFF) std::abort();
     store_le(out_.data() + tlv_length_at_, static_cast<std::uint16_t>(size));
   }
 
  private:
-  Out& out_;
+  // For a head and a small value: fields are stored without asking for room each.
+  static constexpr std::size_t kRoomBytes = 192;
+
+  Out& out_;  // beyond end_: room
   const std::size_t start_;
+  std::size_t end_;
   std::size_t tlv_length_at_ = 0;
   std::size_t tlv_start_ = 0;
 };

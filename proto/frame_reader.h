@@ -48,6 +48,10 @@ class FrameReader {
   // Ends the burst: the scratch isn't used after it. Call after kNeedBytes or when giving up.
   void finish();
 
+  // What was read and not handled, from the head of a frame on; empty within a DATA frame.
+  Bytes buffered() const {
+    return state_ == State::kHead ? Bytes(scratch_).subspan(begin_, end_ - begin_) : Bytes();
+  }
   // Of kFrame, kData, kDataEnd. payload() is valid until the next call of anything here.
   const FrameHeader& header() const { return header_; }
   Bytes payload() const { return payload_; }

@@ -31,6 +31,7 @@ void Outbox::ready(std::uint32_t id) {
 }
 
 void Outbox::close(std::uint32_t id) {
+  if (sending_.empty()) return;
   const auto found = sending_.find(id);
   if (found == sending_.end()) return;
   const Sending& stream = found->second;

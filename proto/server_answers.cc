@@ -11,10 +11,9 @@ namespace cistern::proto {
 // -------------------------------------------------------------------------------------- Answers
 
 void ServerConn::answer_inline(std::uint32_t id, ValueHead head) {
-  const auto found = streams_.find(id);
-  if (found == streams_.end()) return;
-  if (head.inline_bytes.size() >
-      std::min<std::uint64_t>(kMaxInlineBytes, found->second.first_credit)) {
+  Stream* const found = streams_.find(id);
+  if (found == nullptr) return;
+  if (head.inline_bytes.size() > std::min<std::uint64_t>(kMaxInlineBytes, found->first_credit)) {
     return answer(id, Error{Status::kInternal, "the value does not fit one frame"});
   }
   head.flags |= kValueInline;
@@ -23,16 +22,16 @@ void ServerConn::answer_inline(std::uint32_t id, ValueHead head) {
 }
 
 void ServerConn::start_value(std::uint32_t id, const ValueHead& head) {
-  const auto found = streams_.find(id);
-  if (found == streams_.end() || found->second.kind != Kind::kGet || outbox_.has(id)) return;
+  Stream* const found = streams_.find(id);
+  if (found == nullptr || found->kind != Kind::kGet || outbox_.has(id)) return;
   encode(outbox_.control(), id, head);
-  outbox_.open(id, found->second.first_credit, found->second.frame_bytes);
+  outbox_.open(id, found->first_credit, found->frame_bytes);
 }
 
 void ServerConn::grant(std::uint32_t id, std::uint32_t bytes) {
-  const auto found = streams_.find(id);
-  if (found == streams_.end() || found->second.kind != Kind::kPutReceiving || bytes == 0) return;
-  found->second.credit += bytes;
+  Stream* const found = streams_.find(id);
+  if (found == nullptr || found->kind != Kind::kPutReceiving || bytes == 0) return;
+  found->credit += bytes;
   encode_credit(outbox_.control(), id, bytes);
 }
 
@@ -87,10 +86,7 @@ void ServerConn::fail(const Error& error) {
 void ServerConn::drop(const Error& cause) {
   if (failed_) return;
   failed_ = true;
-  std::vector<std::uint32_t> ids;
-  ids.reserve(streams_.size());
-  for (const auto& [id, stream] : streams_) ids.push_back(id);
-  for (const std::uint32_t id : ids) {
+  for (const std::uint32_t id : streams_.ids()) {
     close(id);
     handler_.on_abort(id, cause);
   }
@@ -108,7 +104,7 @@ bool ServerConn::open(Type type, std::uint32_t id, Stream stream) {
                                                       streams_.size(), limits_.max_streams)});
     return false;
   }
-  streams_.emplace(id, stream);
+  streams_.open(id, stream);
   return true;
 }
 
@@ -136,7 +132,7 @@ void ServerConn::misplaced(std::uint32_t id, const Stream& stream, const Error& 
 void ServerConn::close(std::uint32_t id) {
   if (reader_.receiving(id)) reader_.discard();
   outbox_.close(id);
-  streams_.erase(id);
+  streams_.close(id);
 }
 
 void ServerConn::send_error(std::uint32_t id, Type type, const Error& error) {
@@ -153,13 +149,13 @@ Piece ServerConn::next_piece(std::uint32_t id, std::size_t max_bytes) {
 }
 
 void ServerConn::sent_end(std::uint32_t id) {
-  streams_.erase(id);
+  streams_.close(id);
   handler_.on_value_sent(id, nullptr);
 }
 
 void ServerConn::source_failed(std::uint32_t id, const Error& error) {
   refuse(id, error);
-  streams_.erase(id);
+  streams_.close(id);
   handler_.on_value_sent(id, &error);
 }
 

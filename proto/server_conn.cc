@@ -1,6 +1,7 @@
 #include "proto/server_conn.h"
 
 #include <algorithm>
+#include <array>
 
 #include <fmt/format.h>
 
@@ -12,6 +13,8 @@ ServerConn::ServerConn(const ServerLimits& limits, Handler& handler)
     : limits_(limits), handler_(handler), reader_(limits.max_frame_bytes), outbox_(*this) {}
 
 namespace {
+
+constexpr std::size_t kLookAheadGets = 32;
 
 const Error kNoHello{Status::kProtocolError, "the first frame of a connection must be HELLO"};
 
@@ -26,8 +29,11 @@ std::optional<Error> check_ttl(std::uint64_t ttl_ms) {
 bool ServerConn::process(std::size_t max_owed_bytes) {
   while (!failed_) {
     if (outbox_.control_bytes() >= max_owed_bytes) return false;
+    if (seen_ahead_ == 0) look_ahead();
+    --seen_ahead_;
     switch (reader_.next()) {
       case FrameReader::Event::kNeedBytes: {
+        seen_ahead_ = 0;
         // A frame whose bytes come slowly moves, too.
         const std::uint32_t id = reader_.header().id;
         if (reader_.receiving(id) && streams_.contains(id)) handler_.on_progress(id);
@@ -55,6 +61,24 @@ bool ServerConn::process(std::size_t max_owed_bytes) {
   return true;
 }
 
+void ServerConn::look_ahead() {
+  std::array<Bytes, kLookAheadGets> keys;
+  std::size_t gets = 0;
+  Bytes rest = reader_.buffered();
+  while (gets < keys.size() && rest.size() >= kHeaderBytes) {
+    const FrameHeader header = decode_header(rest.data());
+    rest = rest.subspan(kHeaderBytes);
+    if (header.length > rest.size()) break;
+    if (header.type == static_cast<std::uint8_t>(Type::kGet)) {
+      keys[gets++] = key_of_get(rest.first(header.length));
+    }
+    rest = rest.subspan(header.length);
+    ++seen_ahead_;
+  }
+  seen_ahead_ = std::max<std::size_t>(seen_ahead_, 1);
+  if (gets > 1) handler_.on_gets_ahead({keys.data(), gets});
+}
+
 void ServerConn::on_frame() {
   const FrameHeader& header = reader_.header();
   const Bytes payload = reader_.payload();
@@ -68,9 +92,9 @@ void ServerConn::on_frame() {
     const Error error{Status::kUnsupported,
                       fmt::format("frames of type {:#04x} are not known here", header.type)};
     if (header.id == 0) return fail(error);
-    const auto found = streams_.find(header.id);
-    if (found == streams_.end()) return refuse(header.id, error);
-    return misplaced(header.id, found->second, error);
+    Stream* const found = streams_.find(header.id);
+    if (found == nullptr) return refuse(header.id, error);
+    return misplaced(header.id, *found, error);
   }
   if (known->sender == Sender::kServer || known->type == Type::kHello || header.id == 0) {
     return fail(Error{
@@ -83,7 +107,8 @@ void ServerConn::on_frame() {
     case Type::kEnd:
       return on_stream_frame(known->type, header.id, payload);
     default:
-      return on_request(known->type, header.id, payload);
+      on_request(known->type, header.id, payload);
+      streams_.settle();
   }
 }
 
@@ -205,7 +230,7 @@ std::optional<Error> ServerConn::check_get(const GetRequest& request) const {
 }
 
 void ServerConn::on_get(std::uint32_t id, const GetRequest& request) {
-  Stream& stream = streams_.at(id);
+  Stream& stream = *streams_.find(id);
   const auto largest = limits_.max_frame_bytes - static_cast<std::uint32_t>(kChunkDigestBytes);
   stream.frame_bytes = request.frame_bytes == 0 ? largest : std::min(request.frame_bytes, largest);
   stream.first_credit = request.credit_bytes;
@@ -234,16 +259,16 @@ std::optional<Error> ServerConn::check_put(const PutRequest& request) const {
 }
 
 void ServerConn::on_put(std::uint32_t id, const PutRequest& request) {
-  Stream& stream = streams_.at(id);
+  Stream& stream = *streams_.find(id);
   stream.kind = request.is_inline ? Kind::kWriting : Kind::kPutReceiving;
   stream.declared = request.size;
   handler_.on_put(id, request);
 }
 
 void ServerConn::on_stream_frame(Type type, std::uint32_t id, Bytes payload) {
-  const auto found = streams_.find(id);
-  if (found == streams_.end()) return;  // it has just ended
-  Stream& stream = found->second;
+  Stream* const found = streams_.find(id);
+  if (found == nullptr) return;  // it has just ended
+  Stream& stream = *found;
   switch (type) {
     case Type::kCancel:
       // A complete write is under way and its outcome will be told.
@@ -288,13 +313,13 @@ void ServerConn::on_data() {
   const std::uint32_t id = reader_.header().id;
   if (!greeted_) return fail(kNoHello);
   if (id == 0) return fail(Error{Status::kProtocolError, "a DATA frame with request id 0"});
-  const auto found = streams_.find(id);
-  if (found == streams_.end()) return reader_.discard();  // it has just ended
-  if (const std::optional<Error> error = check_data(found->second)) {
+  Stream* const found = streams_.find(id);
+  if (found == nullptr) return reader_.discard();  // it has just ended
+  if (const std::optional<Error> error = check_data(*found)) {
     reader_.discard();
-    return misplaced(id, found->second, *error);
+    return misplaced(id, *found, *error);
   }
-  found->second.credit -= reader_.data_bytes();
+  found->credit -= reader_.data_bytes();
   const MutableBytes target = handler_.on_data_target(id, reader_.data_bytes());
   // The handler may have answered the request instead.
   if (!streams_.contains(id)) return reader_.discard();
@@ -307,9 +332,9 @@ void ServerConn::on_data() {
 
 void ServerConn::on_data_end() {
   const std::uint32_t id = reader_.header().id;
-  const auto found = streams_.find(id);
-  if (found == streams_.end()) return;  // it ended while these bytes were under way
-  Stream& stream = found->second;
+  Stream* const found = streams_.find(id);
+  if (found == nullptr) return;  // it ended while these bytes were under way
+  Stream& stream = *found;
   stream.received += reader_.data_bytes();
   if (reader_.chunk_end() && stream.received % limits_.chunk_bytes != 0) stream.short_chunk = true;
   handler_.on_data_done(id, reader_.data_bytes(), reader_.chunk_end());

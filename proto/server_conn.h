@@ -14,12 +14,13 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 
 #include "proto/frame_reader.h"
 #include "proto/messages.h"
+#include "proto/open_streams.h"
 #include "proto/outbox.h"
 
 namespace cistern::proto {
@@ -39,6 +40,9 @@ class ServerConn : private Outbox::Streams {
  public:
   struct Handler {
     virtual ~Handler() = default;
+    // These GETs follow, probably: so that what they ask for can be brought near all at once. Each
+    // then comes as on_get(), or is refused.
+    virtual void on_gets_ahead(std::span<const Bytes> /*keys*/) {}
     virtual void on_get(std::uint32_t id, const GetRequest& request) = 0;
     // request.is_inline: the digest is not verified yet. Otherwise the handler grants credit, or
     // answers an error, when it is ready for the payload.
@@ -151,6 +155,7 @@ class ServerConn : private Outbox::Streams {
   void sent_end(std::uint32_t id) override;
   void source_failed(std::uint32_t id, const Error& error) override;
 
+  void look_ahead();
   void on_frame();
   void on_hello(Bytes payload);
   void on_request(Type type, std::uint32_t id, Bytes payload);
@@ -181,12 +186,13 @@ class ServerConn : private Outbox::Streams {
   Handler& handler_;
   FrameReader reader_;
   Outbox outbox_;
-  std::unordered_map<std::uint32_t, Stream> streams_;
+  OpenStreams<Stream> streams_;
   bool greeted_ = false;
   bool failed_ = false;
   std::optional<Error> failure_;
   std::optional<Error> going_away_;
   std::uint64_t frames_in_ = 0;
+  std::size_t seen_ahead_ = 0;  // frames that look_ahead() has seen and process() has not
 };
 
 }  // namespace cistern::proto

@@ -1,6 +1,7 @@
 #include "server/l1/cache.h"
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "server/base/check.h"
@@ -91,6 +92,17 @@ Cache::Found Cache::find_impl(Bytes key, std::uint64_t hash, TimePoint now, Visi
   }
   impl_->dispose(dropped);
   return found;
+}
+
+void Cache::prefetch(std::span<const std::uint64_t> hashes) const {
+  // Each step needs what the one before has fetched. Whoever holds a lock isn't waited for.
+  for (const auto step : {&Index::prefetch_bucket, &Index::prefetch_first, &Index::prefetch_next}) {
+    for (const std::uint64_t hash : hashes) {
+      Shard& shard = impl_->shard_of(hash);
+      const std::unique_lock lock(shard.mutex, std::try_to_lock);
+      if (lock) (shard.index().*step)(Impl::tag_of(hash));
+    }
+  }
 }
 
 std::optional<Cache::Peek> Cache::peek(Bytes key, std::uint64_t hash, TimePoint now) const {

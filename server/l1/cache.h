@@ -22,6 +22,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -135,6 +136,10 @@ class Cache {
         },
         const_cast<void*>(static_cast<const void*>(&on_small)));
   }
+
+  // Brings near to the processor what find() will look at for keys of these hashes, all at once:
+  // one after the other they wait for memory three times each. Changes nothing.
+  void prefetch(std::span<const std::uint64_t> hashes) const;
 
   // Without counting as a use or a hit; for STAT and conditions.
   std::optional<Peek> peek(Bytes key, std::uint64_t hash, TimePoint now) const;

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "server/base/check.h"
 
 namespace cistern::l1 {
 namespace {
 
+// The header, the key and a small value's bytes.
+constexpr std::size_t kPrefetchBytes = 192;
 // The index shrinks once half of its buckets would do. Two for each entry that leaves, and one more
 // to catch up, so that it is at its smallest when the last one has left.
 constexpr unsigned kMergesPerRemoval = 3;
@@ -26,10 +29,29 @@ std::uint64_t Index::bucket_of(std::uint32_t tag) const {
 Handle Index::find(base::Bytes key, std::uint32_t tag) {
   for (Handle handle = head(bucket_of(tag)); handle != kNoHandle;) {
     Block& block = arena_.at(handle);
-    if (block.tag == tag && std::ranges::equal(block.key(), key)) return handle;
+    if (block.tag == tag && block.key_bytes == key.size() &&
+        std::memcmp(block.key_at(), key.data(), key.size()) == 0)
+      return handle;
     handle = block.chain;
   }
   return kNoHandle;
+}
+
+void Index::prefetch_bucket(std::uint32_t tag) { __builtin_prefetch(&head(bucket_of(tag))); }
+
+void Index::prefetch_first(std::uint32_t tag) { prefetch(head(bucket_of(tag))); }
+
+void Index::prefetch_next(std::uint32_t tag) {
+  const Handle first = head(bucket_of(tag));
+  if (first == kNoHandle) return;
+  const Block& block = arena_.at(first);
+  if (block.tag != tag) prefetch(block.chain);
+}
+
+void Index::prefetch(Handle handle) {
+  if (handle == kNoHandle) return;
+  const char* const at = reinterpret_cast<const char*>(&arena_.at(handle));
+  for (std::size_t line = 0; line < kPrefetchBytes; line += 64) __builtin_prefetch(at + line);
 }
 
 Handle* Index::link_to(Handle handle, std::uint32_t tag) {

@@ -27,6 +27,10 @@ class Index {
   std::uint64_t cost() const { return segments_.size() * kSegmentCost; }
 
   Handle find(base::Bytes key, std::uint32_t tag);
+  // In this order, each after the memory that the one before asked for has had time to come.
+  void prefetch_bucket(std::uint32_t tag);
+  void prefetch_first(std::uint32_t tag);
+  void prefetch_next(std::uint32_t tag);
   // `handle`'s key must not be there, its tag set. Grows if `purse` can pay.
   void insert(Handle handle, Purse& purse);
   // Gives what it shrinks by to `budget`.
@@ -41,6 +45,7 @@ class Index {
   using Segment = std::array<Handle, kSegmentBuckets>;
 
   std::uint64_t bucket_of(std::uint32_t tag) const;
+  void prefetch(Handle handle);
   Handle& head(std::uint64_t bucket) {
     if (bucket < kSegmentBuckets) return first_[bucket];
     return (*segments_[bucket / kSegmentBuckets - 1])[bucket % kSegmentBuckets];

@@ -51,6 +51,9 @@ class Shard {
 
   mutable std::mutex mutex;
 
+  // For prefetching.
+  Index& index() { return index_; }
+
   Handle find(base::Bytes key, std::uint32_t tag) { return index_.find(key, tag); }
   Block& at(Handle handle) { return arena_.at(handle); }
   static bool is_past(Block& block, base::TimePoint now) {

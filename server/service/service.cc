@@ -72,6 +72,8 @@ Service::Service(Shared& shared, base::Loop& loop, l2::Store* store, base::Worke
 
 Service::~Service() { worker_->stop(); }
 
+void Service::expect_gets(std::span<const Bytes> keys) { service::expect_gets(*worker_, keys); }
+
 OperationPtr Service::get(const proto::GetRequest& request, GetSink& sink) {
   if (worker_->draining()) {
     sink.on_failed(worker_->shutting_down());

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "proto/messages.h"
@@ -120,6 +121,10 @@ class Service {
   // `store` is null for l2.kind none. All outlive the service and its operations.
   Service(Shared& shared, base::Loop& loop, l2::Store* store, base::WorkerMetrics& metrics);
   ~Service();
+
+  // These keys are about to be asked for, one after the other: what L1 has of them is brought near
+  // to the processor. Of no consequence otherwise.
+  void expect_gets(std::span<const Bytes> keys);
 
   // request.key and its other views need to live for the call only, here and below.
   OperationPtr get(const proto::GetRequest& request, GetSink& sink);
