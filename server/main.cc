@@ -98,6 +98,7 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   raise_file_limit(config);
 
   base::Chunk::set_spare_limit(net::kSpareChunkBytes);
+  base::Chunk::set_storage_budget(memory.budgets.l1);
   base::Ledger ledger(memory.budgets);
   l1::Cache cache({.budget_bytes = memory.budgets.l1, .max_age = config.l1.max_age}, ledger);
   service::Shared shared(service_options(config), cache, ledger);
@@ -114,7 +115,10 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
   net::Server server(std::move(options), shared, store_factory(config));
   connect_sources(sources, server);
-  server.every(kSweepPeriod, [&cache](base::TimePoint now) { cache.sweep(kSweepEntries, now); });
+  server.every(kSweepPeriod, [&cache](base::TimePoint now) {
+    cache.sweep(kSweepEntries, now);
+    base::Chunk::release_old_spares(now);
+  });
 
   if (const base::Result<void> bound = server.bind(); !bound) {
     log::error("start_failed", {{"text", bound.error().message}});

@@ -3,15 +3,14 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <new>
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/base/spare_pool.h"
 
 namespace cistern::base {
 namespace {
@@ -36,96 +35,11 @@ std::size_t buffer_bytes(std::size_t capacity) {
   return capacity >= kMapFromBytes ? in_pages(capacity) : heap_class(capacity);
 }
 
-// Mappings that were used before. Fresh memory is expensive to fill (the kernel zeroes it: 1.0
-// against 2.6 GiB/s), and most chunks of a daemon have one size.
-class SparePool {
- public:
-  std::byte* take(std::size_t bytes) {
-    const std::lock_guard lock(mutex_);
-    const auto newest = std::ranges::find(spares_.rbegin(), spares_.rend(), bytes, &Spare::bytes);
-    if (newest != spares_.rend()) {
-      std::byte* const data = newest->data;
-      spares_.erase(std::next(newest).base());
-      add_spare_bytes(-static_cast<std::int64_t>(bytes));
-      return data;
-    }
-    const auto cold = std::ranges::find(cold_, bytes, &Spare::bytes);
-    if (cold == cold_.end()) return nullptr;
-    std::byte* const data = cold->data;
-    cold_.erase(cold);
-    return data;
-  }
-
-  void give(std::byte* data, std::size_t bytes) {
-    std::vector<Spare> dropped;
-    {
-      const std::lock_guard lock(mutex_);
-      spares_.push_back({data, bytes});
-      add_spare_bytes(static_cast<std::int64_t>(bytes));
-      dropped = trim_locked();
-    }
-    unmap(dropped);
-  }
-
-  void set_limit(std::uint64_t bytes) {
-    std::vector<Spare> dropped;
-    {
-      const std::lock_guard lock(mutex_);
-      limit_ = bytes;
-      dropped = trim_locked();
-    }
-    unmap(dropped);
-  }
-
-  std::uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
-
- private:
-  struct Spare {
-    std::byte* data;
-    std::size_t bytes;
-  };
-
-  void add_spare_bytes(std::int64_t delta) {
-    bytes_.fetch_add(static_cast<std::uint64_t>(delta), std::memory_order_relaxed);
-  }
-
-  // The oldest go first, so that a size that is no longer asked for doesn't stay.
-  std::vector<Spare> trim_locked() {
-    std::vector<Spare> dropped;
-    std::size_t count = 0;
-    while (bytes() > limit_) {
-      dropped.push_back(spares_[count]);
-      add_spare_bytes(-static_cast<std::int64_t>(spares_[count++].bytes));
-    }
-    spares_.erase(spares_.begin(), spares_.begin() + static_cast<std::ptrdiff_t>(count));
-    return dropped;
-  }
-
-  void unmap(const std::vector<Spare>& dropped) {
-    for (const Spare& spare : dropped) {
-      if (::munmap(spare.data, spare.bytes) == 0) continue;
-      // The kernel has no room for one more hole (vm.max_map_count): the memory goes back, the
-      // addresses stay and are used again.
-      ::madvise(spare.data, spare.bytes, MADV_DONTNEED);
-      const std::lock_guard lock(mutex_);
-      cold_.push_back(spare);
-    }
-  }
-
-  std::mutex mutex_;
-  std::uint64_t limit_ = 8 * proto::kMiB;
-  std::atomic<std::uint64_t> bytes_{0};  // of spares_
-  std::vector<Spare> spares_;            // the newest last
-  std::vector<Spare> cold_;
-};
-
 // Never destroyed: chunks may outlive main's statics.
 SparePool& pool() {
   static SparePool* const the_pool = new SparePool;
   return *the_pool;
 }
-
-std::atomic<std::uint64_t> live{0};
 
 std::byte* map(std::size_t bytes) {
   if (std::byte* const spare = pool().take(bytes)) return spare;
@@ -157,13 +71,13 @@ std::shared_ptr<Chunk> Chunk::allocate(std::size_t capacity_bytes) {
     chunk->data_ = from_heap(capacity_bytes);
   }
   chunk->capacity_ = capacity_bytes;
-  live.fetch_add(chunk->allocated_bytes(), std::memory_order_relaxed);
+  pool().add_live(static_cast<std::int64_t>(chunk->allocated_bytes()));
   return chunk;
 }
 
 Chunk::~Chunk() {
   if (data_ == nullptr) return;
-  live.fetch_sub(allocated_bytes(), std::memory_order_relaxed);
+  pool().add_live(-static_cast<std::int64_t>(allocated_bytes()));
   if (mapped_ != 0) {
     pool().give(data_, mapped_);
   } else {
@@ -196,7 +110,7 @@ void Chunk::seal(std::size_t size, proto::ChunkDigest digest) {
       capacity_ = keep;
     }
   }
-  live.fetch_sub(before - allocated_bytes(), std::memory_order_relaxed);
+  pool().add_live(-static_cast<std::int64_t>(before - allocated_bytes()));
   size_ = size;
   digest_ = digest;
 }
@@ -209,8 +123,11 @@ std::size_t Chunk::allocated_for(std::size_t capacity_bytes) {
   return kBookkeepingBytes + buffer_bytes(capacity_bytes);
 }
 
-std::uint64_t Chunk::live_bytes() { return live.load(std::memory_order_relaxed); }
+std::uint64_t Chunk::live_bytes() { return pool().live_bytes(); }
 std::uint64_t Chunk::spare_bytes() { return pool().bytes(); }
 void Chunk::set_spare_limit(std::uint64_t bytes) { pool().set_limit(bytes); }
+void Chunk::set_storage_budget(std::uint64_t bytes) { pool().set_budget(bytes); }
+void Chunk::add_other_storage(std::int64_t bytes) { pool().add_other(bytes); }
+void Chunk::release_old_spares(TimePoint now) { pool().release_old(now); }
 
 }  // namespace cistern::base

@@ -14,7 +14,7 @@ class Chunk {
  public:
   // Memory for up to `capacity_bytes` (1 or more), not zeroed. From 64 KiB on it is mapped by
   // itself in whole pages, so that it goes back to the kernel; what was used before is recycled
-  // from a small pool. Throws std::bad_alloc.
+  // (spare_pool.h). Throws std::bad_alloc.
   static std::shared_ptr<Chunk> allocate(std::size_t capacity_bytes);
   ~Chunk();
   Chunk(const Chunk&) = delete;
@@ -37,8 +37,13 @@ class Chunk {
   // Bytes of all chunks alive, and of the pool of spare ones. Any thread.
   static std::uint64_t live_bytes();
   static std::uint64_t spare_bytes();
-  // How much the pool may keep; 0 turns it off. Default 8 MiB.
+  // How much the pool may keep in any case; default 8 MiB. Beside that, what live chunks and other
+  // storage (L1's small values) leave of `bytes`; default 0. With 0 and 0 nothing is kept.
   static void set_spare_limit(std::uint64_t bytes);
+  static void set_storage_budget(std::uint64_t bytes);
+  static void add_other_storage(std::int64_t bytes);
+  // To be called from a timer: returns some of what has been kept for long.
+  static void release_old_spares(TimePoint now);
 
  private:
   Chunk() = default;

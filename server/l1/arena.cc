@@ -7,6 +7,7 @@
 #include <new>
 
 #include "server/base/check.h"
+#include "server/base/chunk.h"
 
 namespace cistern::l1 {
 namespace {
@@ -37,7 +38,10 @@ Arena::Arena(std::uint64_t max_pages) : max_pages_(std::min(max_pages, kMaxPages
   ::madvise(base_, max_pages_ * kPageBytes, MADV_NOHUGEPAGE);
 }
 
-Arena::~Arena() { ::munmap(base_, max_pages_ * kPageBytes); }
+Arena::~Arena() {
+  ::munmap(base_, max_pages_ * kPageBytes);
+  base::Chunk::add_other_storage(-static_cast<std::int64_t>(page_count_ * kPageBytes));
+}
 
 Handle Arena::allocate(std::uint8_t size_class) {
   Class& from = classes_[size_class];
@@ -107,6 +111,7 @@ bool Arena::add_page(std::uint8_t size_class) {
   header = Page{};
   header.size_class = size_class;
   ++page_count_;
+  base::Chunk::add_other_storage(kPageBytes);
   list_last(number);
   count_free(size_class, slots_per_page(size_class));
   return true;
@@ -138,6 +143,7 @@ void Arena::free_page(std::uint32_t number) {
   free_pages_[number / 64] |= std::uint64_t{1} << (number % 64);
   free_hint_ = std::min<std::size_t>(free_hint_, number / 64);
   --page_count_;
+  base::Chunk::add_other_storage(-std::int64_t{kPageBytes});
 }
 
 void Arena::list_first(std::uint32_t number) {

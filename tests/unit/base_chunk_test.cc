@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <random>
+#include <set>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -23,6 +24,7 @@ class ChunkTest : public ::testing::Test {
   void TearDown() override {
     EXPECT_EQ(Chunk::live_bytes(), live_);
     Chunk::set_spare_limit(8 * proto::kMiB);
+    Chunk::set_storage_budget(0);
   }
   std::uint64_t live_ = 0;
 };
@@ -78,6 +80,51 @@ TEST_F(ChunkTest, EqualSizesAreRecycledWithinTheLimit) {
   EXPECT_EQ(Chunk::spare_bytes(), before - 2 * proto::kMiB);
   Chunk::set_spare_limit(0);
   EXPECT_EQ(Chunk::spare_bytes(), 0u);
+}
+
+TEST_F(ChunkTest, SparesTakeWhatStorageLeavesOfItsBudget) {
+  constexpr std::uint64_t kSlack = 4096;  // the chunks' bookkeeping
+  const std::uint64_t storage = live_ + 10 * proto::kMiB + kSlack;
+  Chunk::set_storage_budget(storage);
+  std::vector<std::shared_ptr<Chunk>> chunks;
+  for (int i = 0; i < 10; ++i) chunks.push_back(Chunk::allocate(proto::kMiB));
+  std::set<std::byte*> places;
+  for (const auto& chunk : chunks) places.insert(chunk->space().data());
+  chunks.clear();
+  EXPECT_EQ(Chunk::spare_bytes(), 10 * proto::kMiB);
+  // All of them serve again.
+  for (int i = 0; i < 10; ++i) {
+    chunks.push_back(Chunk::allocate(proto::kMiB));
+    EXPECT_EQ(places.count(chunks.back()->space().data()), 1u);
+  }
+  EXPECT_EQ(Chunk::spare_bytes(), 0u);
+  chunks.clear();
+  // Whatever else is stored takes their place: chunks of another size, small values.
+  const auto other = Chunk::allocate(3 * proto::kMiB);
+  EXPECT_EQ(Chunk::spare_bytes(), 7 * proto::kMiB);
+  Chunk::add_other_storage(2 * proto::kMiB);
+  EXPECT_EQ(Chunk::spare_bytes(), 5 * proto::kMiB);
+  Chunk::add_other_storage(-2 * static_cast<std::int64_t>(proto::kMiB));
+  EXPECT_EQ(Chunk::spare_bytes(), 5 * proto::kMiB);
+  Chunk::set_storage_budget(0);
+  EXPECT_EQ(Chunk::spare_bytes(), 0u);
+}
+
+TEST_F(ChunkTest, SparesThatNobodyAsksForGoBackInTime) {
+  Chunk::set_spare_limit(proto::kMiB);
+  Chunk::set_storage_budget(live_ + 100 * proto::kMiB);
+  std::vector<std::shared_ptr<Chunk>> chunks;
+  for (int i = 0; i < 50; ++i) chunks.push_back(Chunk::allocate(proto::kMiB));
+  chunks.clear();
+  const TimePoint now = std::chrono::steady_clock::now();
+  Chunk::release_old_spares(now);
+  EXPECT_EQ(Chunk::spare_bytes(), 50 * proto::kMiB);
+  const TimePoint later = now + std::chrono::seconds(10);
+  Chunk::release_old_spares(later);
+  EXPECT_LT(Chunk::spare_bytes(), 50 * proto::kMiB);
+  EXPECT_GT(Chunk::spare_bytes(), proto::kMiB);  // not all at once
+  for (int i = 0; i < 10; ++i) Chunk::release_old_spares(later);
+  EXPECT_EQ(Chunk::spare_bytes(), proto::kMiB);
 }
 
 TEST_F(ChunkTest, TailPagesGoBackToTheKernel) {
