@@ -7,6 +7,8 @@ namespace {
 
 constexpr std::uint64_t kProtectedPercent = 80;
 constexpr std::int32_t kMoveAfter = 2 * kStampsPerSecond;
+// Probation may be short; but a move costs two neighbours' cache lines.
+constexpr std::int32_t kRenewAfter = kStampsPerSecond / 16;
 // A large value that enters protected may push out many; what is left over falls back later.
 constexpr unsigned kDemotionsPerUse = 8;
 
@@ -49,6 +51,15 @@ bool Lru::touch(Handle handle, Stamp now) {
   push(handle);
   balance();
   return true;
+}
+
+void Lru::renew(Handle handle, Stamp now) {
+  Block& block = arena_.at(handle);
+  const std::int32_t tolerated = block.has(kProtected) ? kMoveAfter : kRenewAfter;
+  if (later_by(now, block.stamp) < tolerated) return;
+  unlink(handle);
+  block.stamp = now;
+  push(handle);
 }
 
 void Lru::balance() {

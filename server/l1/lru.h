@@ -37,6 +37,8 @@ class Lru {
   // A use. In protected an entry moves to the head only when its last move is a while ago.
   // Whether it moved.
   bool touch(Handle handle, Stamp now);
+  // It was written anew, in its slot: to the head of its segment, unless that was just now.
+  void renew(Handle handle, Stamp now);
   // The entry has moved to `to`, with a copy of its links.
   void relink(Handle to);
 

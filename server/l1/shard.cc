@@ -48,9 +48,7 @@ Handle Shard::slot_for(std::uint8_t size_class, Purse& purse, Stored& outcome) {
   return arena_.allocate(size_class);
 }
 
-void Shard::put_in(Handle slot, const Image& image, bool to_protected, Purse& purse,
-                   base::TimePoint now) {
-  Block& block = arena_.at(slot);
+void Shard::fill(Block& block, const Image& image) {
   block.version = image.version;
   block.digest = image.digest;
   block.tag = image.tag;
@@ -61,7 +59,6 @@ void Shard::put_in(Handle slot, const Image& image, bool to_protected, Purse& pu
   if (image.has_lifetime()) {
     block.flags |= kHasLifetime;
     new (block.after_header()) Lifetime(image.lifetime);
-    ++mortal_items_;
   }
   if (image.large != nullptr) {
     block.flags |= kLarge;
@@ -70,10 +67,29 @@ void Shard::put_in(Handle slot, const Image& image, bool to_protected, Purse& pu
   copy(block.key_at(), image.key);
   copy(block.key_at() + image.key.size(), image.metadata);
   copy(block.key_at() + image.key.size() + image.metadata.size(), image.bytes);
+}
+
+void Shard::put_in(Handle slot, const Image& image, bool to_protected, Purse& purse,
+                   base::TimePoint now) {
+  Block& block = arena_.at(slot);
+  fill(block, image);
+  if (block.has(kHasLifetime)) ++mortal_items_;
   index_.insert(slot, purse);
   lru_.insert(slot, to_protected, stamp_of(now));
   ++counters.items;
   counters.value_bytes += block.value_size();
+}
+
+void Shard::rewrite(Handle handle, const Image& image, base::TimePoint now) {
+  Block& block = arena_.at(handle);
+  ++counters.removed[static_cast<std::size_t>(Removal::kReplaced)];
+  counters.value_bytes -= block.value_size();
+  if (block.has(kHasLifetime)) --mortal_items_;
+  block.flags &= static_cast<std::uint8_t>(~kHasLifetime);
+  fill(block, image);
+  if (block.has(kHasLifetime)) ++mortal_items_;
+  counters.value_bytes += block.value_size();
+  lru_.renew(handle, stamp_of(now));
 }
 
 base::ValuePtr Shard::take_out(Handle handle) {
@@ -100,6 +116,10 @@ Shard::Stored Shard::store(const Image& image, Handle old, Purse& purse, base::T
     // What is written over and over is in use.
     to_protected = arena_.at(old).has(kProtected);
     if (arena_.at(old).size_class == size_class) {
+      if (image.large == nullptr && !arena_.at(old).has(kLarge)) {
+        rewrite(old, image, now);
+        return Stored::kStored;
+      }
       // Its own slot is free for the new one.
       remove(std::exchange(old, kNoHandle), Removal::kReplaced, dropped);
     }

@@ -117,8 +117,11 @@ class Shard {
 
  private:
   Handle slot_for(std::uint8_t size_class, Purse& purse, Stored& outcome);
+  static void fill(Block& block, const Image& image);
   void put_in(Handle slot, const Image& image, bool to_protected, Purse& purse,
               base::TimePoint now);
+  // A small one in the place of a small one of the same key, in its slot.
+  void rewrite(Handle handle, const Image& image, base::TimePoint now);
   base::ValuePtr take_out(Handle handle);
   void reclaim_page(std::uint8_t size_class);
   void move_block(Handle from, Handle to);

@@ -52,6 +52,24 @@ TEST(Cache, SmallViewHasAllThatWasStored) {
   EXPECT_TRUE(ran);
 }
 
+TEST(Cache, OverwritesASmallValueInItsSlot) {
+  L1 l1(kMiB, 1);
+  // All of one size class, with and without a lifetime.
+  const std::size_t lifetime = sizeof(l1::Lifetime);
+  l1.put("key", pattern(1, 90 + lifetime), {.version = 1, .metadata = "{}"});
+  l1.put("key", pattern(2, 91), {.version = 2, .ttl_ms = 5000});
+  EXPECT_EQ(l1.get("key"), pattern(2, 91));
+  EXPECT_EQ(l1.cache.describe(proto::as_bytes("key"), L1::hash("key"), l1.now)->metadata, "");
+  l1.put("key", pattern(3, 92 + lifetime), {.version = 3});
+  l1.now += seconds(10);
+  EXPECT_EQ(l1.get("key"), pattern(3, 92 + lifetime));
+  const l1::Stats stats = l1.cache.stats();
+  EXPECT_EQ(stats.items, 1u);
+  EXPECT_EQ(stats.value_bytes, 92 + lifetime);
+  EXPECT_EQ(stats.removed[static_cast<std::size_t>(Removal::kReplaced)], 2u);
+  EXPECT_TRUE(L1::reconciles(stats));
+}
+
 TEST(Cache, LongestKeyHoldsALargeValue) {
   L1 l1(4 * kMiB);
   const std::string key(proto::kMaxKeyBytes, 'k');
