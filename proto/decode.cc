@@ -267,10 +267,12 @@ Result<GetRequest> decode_get(Bytes payload) {
   return message;
 }
 
-Bytes key_of_get(Bytes payload) {
+Bytes key_ahead(Type type, Bytes payload) {
+  if (type != Type::kGet && type != Type::kPut) return {};
   Cursor cursor(payload);
   const KeyHead head = key_head(cursor);
-  cursor.integer<std::uint64_t>();  // credit and frame size
+  // Credit and frame size; size and time to live.
+  cursor.bytes(type == Type::kGet ? 8 : 16);
   const Bytes key = cursor.bytes(head.key_bytes);
   return cursor.ok() ? key : Bytes();
 }

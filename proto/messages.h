@@ -201,8 +201,8 @@ void encode_plain(Out& out, std::uint32_t id, Type type, Bytes payload);
 Result<Hello> decode_hello(Bytes payload);
 Result<Welcome> decode_welcome(Bytes payload);
 Result<GetRequest> decode_get(Bytes payload);
-// Its key alone, unchecked; empty when the payload is too short for it.
-Bytes key_of_get(Bytes payload);
+// The key of a GET or PUT alone, unchecked; empty when the payload is too short for it.
+Bytes key_ahead(Type type, Bytes payload);
 Result<PutRequest> decode_put(Bytes payload);
 Result<KeyRequest> decode_key_request(Bytes payload, Type delete_stat_or_stats);
 Result<TouchRequest> decode_touch(Bytes payload);

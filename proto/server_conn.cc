@@ -14,7 +14,7 @@ ServerConn::ServerConn(const ServerLimits& limits, Handler& handler)
 
 namespace {
 
-constexpr std::size_t kLookAheadGets = 32;
+constexpr std::size_t kLookAheadKeys = 32;
 
 const Error kNoHello{Status::kProtocolError, "the first frame of a connection must be HELLO"};
 
@@ -62,21 +62,20 @@ bool ServerConn::process(std::size_t max_owed_bytes) {
 }
 
 void ServerConn::look_ahead() {
-  std::array<Bytes, kLookAheadGets> keys;
-  std::size_t gets = 0;
+  std::array<Bytes, kLookAheadKeys> keys;
+  std::size_t count = 0;
   Bytes rest = reader_.buffered();
-  while (gets < keys.size() && rest.size() >= kHeaderBytes) {
+  while (count < keys.size() && rest.size() >= kHeaderBytes) {
     const FrameHeader header = decode_header(rest.data());
     rest = rest.subspan(kHeaderBytes);
     if (header.length > rest.size()) break;
-    if (header.type == static_cast<std::uint8_t>(Type::kGet)) {
-      keys[gets++] = key_of_get(rest.first(header.length));
-    }
+    const Bytes key = key_ahead(static_cast<Type>(header.type), rest.first(header.length));
+    if (!key.empty()) keys[count++] = key;
     rest = rest.subspan(header.length);
     ++seen_ahead_;
   }
   seen_ahead_ = std::max<std::size_t>(seen_ahead_, 1);
-  if (gets > 1) handler_.on_gets_ahead({keys.data(), gets});
+  if (count > 1) handler_.on_keys_ahead({keys.data(), count});
 }
 
 void ServerConn::on_frame() {

@@ -40,9 +40,9 @@ class ServerConn : private Outbox::Streams {
  public:
   struct Handler {
     virtual ~Handler() = default;
-    // These GETs follow, probably: so that what they ask for can be brought near all at once. Each
-    // then comes as on_get(), or is refused.
-    virtual void on_gets_ahead(std::span<const Bytes> /*keys*/) {}
+    // GETs and PUTs of these keys follow, probably: so that what they ask for can be brought near
+    // all at once. Each then comes as on_get() or on_put(), or is refused.
+    virtual void on_keys_ahead(std::span<const Bytes> /*keys*/) {}
     virtual void on_get(std::uint32_t id, const GetRequest& request) = 0;
     // request.is_inline: the digest is not verified yet. Otherwise the handler grants credit, or
     // answers an error, when it is ready for the payload.

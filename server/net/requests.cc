@@ -244,8 +244,8 @@ void Requests::check_deadlines(const Output& output) {
 
 // --------------------------------------------------------------------------------------- Requests
 
-void Requests::on_gets_ahead(std::span<const proto::Bytes> keys) {
-  context_.service.expect_gets(keys);
+void Requests::on_keys_ahead(std::span<const proto::Bytes> keys) {
+  context_.service.expect(keys);
 }
 
 void Requests::on_get(std::uint32_t id, const proto::GetRequest& get) {

@@ -45,7 +45,7 @@ class Requests final : public proto::ServerConn::Handler {
   bool none_open() const { return open_.empty(); }
 
   // proto::ServerConn::Handler
-  void on_gets_ahead(std::span<const proto::Bytes> keys) override;
+  void on_keys_ahead(std::span<const proto::Bytes> keys) override;
   void on_get(std::uint32_t id, const proto::GetRequest& request) override;
   void on_put(std::uint32_t id, const proto::PutRequest& request) override;
   void on_delete(std::uint32_t id, const proto::KeyRequest& request) override;

@@ -1,7 +1,6 @@
 #include "server/service/get.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "server/service/values.h"
@@ -170,16 +169,6 @@ bool answer_large(const std::shared_ptr<Worker>& worker, const proto::GetRequest
 }
 
 }  // namespace
-
-void expect_gets(const Worker& worker, std::span<const Bytes> keys) {
-  std::array<std::uint64_t, 32> hashes;
-  while (!keys.empty()) {
-    const std::size_t count = std::min(keys.size(), hashes.size());
-    for (std::size_t i = 0; i < count; ++i) hashes[i] = base::hash_key(keys[i]);
-    worker.cache.prefetch({hashes.data(), count});
-    keys = keys.subspan(count);
-  }
-}
 
 OperationPtr get(const std::shared_ptr<Worker>& worker, const proto::GetRequest& request,
                  GetSink& sink) {

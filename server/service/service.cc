@@ -1,5 +1,6 @@
 #include "server/service/service.h"
 
+#include <array>
 #include <utility>
 
 #include "server/service/edit.h"
@@ -72,7 +73,15 @@ Service::Service(Shared& shared, base::Loop& loop, l2::Store* store, base::Worke
 
 Service::~Service() { worker_->stop(); }
 
-void Service::expect_gets(std::span<const Bytes> keys) { service::expect_gets(*worker_, keys); }
+void Service::expect(std::span<const Bytes> keys) {
+  std::array<std::uint64_t, 32> hashes;
+  while (!keys.empty()) {
+    const std::size_t count = std::min(keys.size(), hashes.size());
+    for (std::size_t i = 0; i < count; ++i) hashes[i] = base::hash_key(keys[i]);
+    worker_->cache.prefetch({hashes.data(), count});
+    keys = keys.subspan(count);
+  }
+}
 
 OperationPtr Service::get(const proto::GetRequest& request, GetSink& sink) {
   if (worker_->draining()) {

@@ -122,9 +122,9 @@ class Service {
   Service(Shared& shared, base::Loop& loop, l2::Store* store, base::WorkerMetrics& metrics);
   ~Service();
 
-  // These keys are about to be asked for, one after the other: what L1 has of them is brought near
-  // to the processor. Of no consequence otherwise.
-  void expect_gets(std::span<const Bytes> keys);
+  // These keys are about to be read or written, one after the other: what L1 has of them is brought
+  // near to the processor. Of no consequence otherwise.
+  void expect(std::span<const Bytes> keys);
 
   // request.key and its other views need to live for the call only, here and below.
   OperationPtr get(const proto::GetRequest& request, GetSink& sink);

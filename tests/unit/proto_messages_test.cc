@@ -117,6 +117,15 @@ std::vector<Sample> samples() {
   return all;
 }
 
+TEST(Messages, TheKeyOfAGetOrPutIsSeenAhead) {
+  const Buffer get = encoded(1u, full_get());
+  const Buffer put = encoded(1u, full_put());
+  EXPECT_EQ(as_text(key_ahead(Type::kGet, body(get))), "key");
+  EXPECT_EQ(as_text(key_ahead(Type::kPut, body(put))), "key");
+  EXPECT_TRUE(key_ahead(Type::kStat, body(get)).empty());
+  EXPECT_TRUE(key_ahead(Type::kGet, body(get).first(18)).empty());
+}
+
 TEST(Messages, HelloAndWelcomeComeBack) {
   const Buffer hello =
       encoded(Hello{.version_min = 1, .version_max = 7, .features = 0xF00D, .name = "client 1.0"});
