@@ -37,27 +37,32 @@ std::string_view name(Removal reason) {
 Room::Room(Room&& other) noexcept
     : cache_(std::exchange(other.cache_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)),
+      claimed_(std::exchange(other.claimed_, 0)),
       evicted_own_(other.evicted_own_) {}
 
 Room& Room::operator=(Room&& other) noexcept {
   if (this != &other) {
-    if (cache_ != nullptr) cache_->give_back(bytes_);
+    if (cache_ != nullptr) cache_->give_back(*this);
     cache_ = std::exchange(other.cache_, nullptr);
     bytes_ = std::exchange(other.bytes_, 0);
+    claimed_ = std::exchange(other.claimed_, 0);
     evicted_own_ = other.evicted_own_;
   }
   return *this;
 }
 
 Room::~Room() {
-  if (cache_ != nullptr) cache_->give_back(bytes_);
+  if (cache_ != nullptr) cache_->give_back(*this);
 }
 
 Cache::Cache(const Options& options, base::Ledger& ledger)
     : impl_(std::make_unique<Impl>(options, ledger)) {}
 Cache::~Cache() = default;
 
-void Cache::give_back(std::uint64_t room_bytes) { impl_->release(room_bytes); }
+void Cache::give_back(const Room& room) {
+  impl_->budget.give(room.bytes_);
+  impl_->budget.unclaim(room.claimed_);
+}
 
 Cache::Found Cache::find_impl(Bytes key, std::uint64_t hash, TimePoint now, Visitor visitor,
                               void* state) {
@@ -154,19 +159,42 @@ bool Cache::is_small(std::size_t key_bytes, std::size_t metadata_bytes, std::uin
 }
 
 Room Cache::reserve(Bytes key, std::uint64_t hash, std::uint64_t cost_bytes, TimePoint now) {
-  Room room(this, 0);
+  Room room(this);
   if (!grow(room, key, hash, cost_bytes, now)) return {};
   return room;
 }
 
 bool Cache::grow(Room& room, Bytes key, std::uint64_t hash, std::uint64_t more_bytes,
                  TimePoint now) {
-  CHECK(room.cache_ == this);
+  CHECK(room.cache_ == this && room.missing_bytes() == 0);
   if (!impl_->acquire(more_bytes, key, hash, now, room.evicted_own_)) {
     impl_->no_room.fetch_add(1, std::memory_order_relaxed);
     return false;
   }
   room.bytes_ += more_bytes;
+  room.claimed_ += more_bytes;
+  return true;
+}
+
+Room Cache::claim(std::uint64_t cost_bytes) {
+  if (!impl_->budget.claim(cost_bytes)) {
+    impl_->no_room.fetch_add(1, std::memory_order_relaxed);
+    return {};
+  }
+  Room room(this);
+  room.claimed_ = cost_bytes;
+  return room;
+}
+
+bool Cache::make(Room& room, Bytes key, std::uint64_t hash, std::uint64_t step_bytes,
+                 TimePoint now) {
+  CHECK(room.cache_ == this);
+  const std::uint64_t step = std::min(step_bytes, room.missing_bytes());
+  if (!impl_->take_claimed(step, key, hash, now, room.evicted_own_)) {
+    impl_->no_room.fetch_add(1, std::memory_order_relaxed);
+    return false;
+  }
+  room.bytes_ += step;
   return true;
 }
 
@@ -196,6 +224,7 @@ Cache::Outcome Cache::insert(Bytes key, std::uint64_t hash, const NewEntry& entr
   image.lifetime.deadline_ns =
       std::min(image.lifetime.stay_until_ns,
                expiry_deadline(image.lifetime.expires_at_ms, now, wall_now_ms));
+  CHECK(room.missing_bytes() == 0);
   const std::uint64_t room_bytes = std::exchange(room.bytes_, 0);
   room.cache_ = nullptr;
   return impl_->insert(image, hash, {room_bytes, room.evicted_own_}, condition, source, now);

@@ -95,12 +95,15 @@ class Room {
   ~Room();
   explicit operator bool() const { return cache_ != nullptr; }
   std::uint64_t bytes() const { return bytes_; }
+  // Of a claim: what is to be made yet.
+  std::uint64_t missing_bytes() const { return claimed_ - bytes_; }
 
  private:
   friend class Cache;
-  Room(Cache* cache, std::uint64_t bytes) : cache_(cache), bytes_(bytes) {}
+  explicit Room(Cache* cache) : cache_(cache) {}
   Cache* cache_ = nullptr;
   std::uint64_t bytes_ = 0;
+  std::uint64_t claimed_ = 0;  // bytes_ and what may still be taken
   std::optional<base::Version> evicted_own_;
 };
 
@@ -162,6 +165,11 @@ class Cache {
   // go for it, the room remembers its version, and the condition of insert() is evaluated with
   // that.
   Room reserve(Bytes key, std::uint64_t hash, std::uint64_t cost_bytes, TimePoint now);
+  // The same in steps, for who must not evict a million entries at once: claim() decides whether
+  // there will be room, and evicts nothing; make() evicts for at most `step_bytes` of it, and is
+  // called until the room has no missing_bytes(). False as grow(); such a room is of no use.
+  Room claim(std::uint64_t cost_bytes);
+  bool make(Room& room, Bytes key, std::uint64_t hash, std::uint64_t step_bytes, TimePoint now);
   // Makes `room` larger in the same way; false, and the room unchanged, when it can't.
   bool grow(Room& room, Bytes key, std::uint64_t hash, std::uint64_t more_bytes, TimePoint now);
 
@@ -196,7 +204,7 @@ class Cache {
   class Impl;
   using Visitor = void (*)(void*, const SmallView&);
   Found find_impl(Bytes key, std::uint64_t hash, TimePoint now, Visitor visitor, void* state);
-  void give_back(std::uint64_t room_bytes);
+  void give_back(const Room& room);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -86,6 +86,13 @@ std::optional<base::Version> Cache::Impl::version_of(Bytes key, std::uint64_t ha
 bool Cache::Impl::acquire(std::uint64_t bytes, Bytes key, std::uint64_t hash, TimePoint now,
                           std::optional<base::Version>& evicted_own) {
   if (!budget.claim(bytes)) return false;
+  if (take_claimed(bytes, key, hash, now, evicted_own)) return true;
+  budget.unclaim(bytes);
+  return false;
+}
+
+bool Cache::Impl::take_claimed(std::uint64_t bytes, Bytes key, std::uint64_t hash, TimePoint now,
+                               std::optional<base::Version>& evicted_own) {
   std::uint64_t taken = 0;
   std::uint64_t exhausted = 0;  // shards that have nothing but the spared entry
   std::optional<base::Version> own;
@@ -107,7 +114,6 @@ bool Cache::Impl::acquire(std::uint64_t bytes, Bytes key, std::uint64_t hash, Ti
       std::this_thread::yield();
     } else {
       budget.give(taken);
-      budget.unclaim(bytes);
       return false;
     }
   }

@@ -23,6 +23,9 @@ class Cache::Impl {
   // be.
   bool acquire(std::uint64_t bytes, Bytes key, std::uint64_t hash, TimePoint now,
                std::optional<base::Version>& evicted_own);
+  // The same with bytes that were claimed before, and stay so.
+  bool take_claimed(std::uint64_t bytes, Bytes key, std::uint64_t hash, TimePoint now,
+                    std::optional<base::Version>& evicted_own);
   void release(std::uint64_t bytes);
   // Frees large values that were taken out of L1, or leaves them to their readers. No lock is held.
   void dispose(Dropped& dropped);

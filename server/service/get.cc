@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "server/service/room.h"
 #include "server/service/values.h"
 #include "server/service/window.h"
 
@@ -37,7 +38,8 @@ class Miss : public std::enable_shared_from_this<Miss> {
   void on_manifest(Result<std::optional<l2::Manifest>> manifest);
   void on_inline(const l2::Manifest& manifest, const std::optional<proto::Range>& cover);
   void on_chunked(const base::ValueMeta& meta, const std::optional<proto::Range>& cover);
-  l1::Room room_for(const base::ValueMeta& meta);
+  void pass_by_l1(const base::ValueMeta& meta, const std::optional<proto::Range>& cover,
+                  const Reading& reading);
   void answer(const base::ValueMeta& meta, const std::optional<proto::Range>& cover,
               Reading reading, std::unique_ptr<ChunkSource> source);
   void fail(const Error& error) {
@@ -98,10 +100,20 @@ void Miss::on_chunked(const base::ValueMeta& meta, const std::optional<proto::Ra
   if (reading.first == reading.end) {  // an empty range
     return answer(meta, cover, reading, nullptr);
   }
-  if (l1::Room room = reading.whole() ? room_for(meta) : l1::Room()) {
+  if (!reading.whole()) return pass_by_l1(meta, cover, reading);
+  const std::uint64_t cost =
+      base::ChunkedValue::cost_for(meta.size, meta.chunk_bytes, meta.metadata.size()) +
+      worker_->cache.entry_overhead(key_->text.size());
+  make_room(worker_, *key_, cost, weak_from_this(), [this, meta, cover, reading](l1::Room room) {
+    if (sink_ == nullptr) return;
+    if (!room) return pass_by_l1(meta, cover, reading);
     auto source = source_for_l1(reading, std::move(room), std::move(token_));
-    return answer(meta, cover, std::move(reading), std::move(source));
-  }
+    answer(meta, cover, reading, std::move(source));
+  });
+}
+
+void Miss::pass_by_l1(const base::ValueMeta& meta, const std::optional<proto::Range>& cover,
+                      const Reading& reading) {
   token_.release();  // nothing of it will be kept
   Error why;
   const std::uint64_t bytes = window_bytes(meta, reading.first, reading.end);
@@ -115,14 +127,6 @@ void Miss::on_chunked(const base::ValueMeta& meta, const std::optional<proto::Ra
       },
       why);
   if (ticket_ == nullptr) fail(why);
-}
-
-l1::Room Miss::room_for(const base::ValueMeta& meta) {
-  const std::uint64_t cost =
-      base::ChunkedValue::cost_for(meta.size, meta.chunk_bytes, meta.metadata.size()) +
-      worker_->cache.entry_overhead(key_->text.size());
-  if (!worker_->cache.could_hold(cost)) return {};
-  return worker_->cache.reserve(key_->bytes(), key_->hash, cost, worker_->loop.now());
 }
 
 void Miss::answer(const base::ValueMeta& meta, const std::optional<proto::Range>& cover,

@@ -8,6 +8,7 @@
 
 #include "server/base/check.h"
 #include "server/base/rng.h"
+#include "server/service/room.h"
 
 namespace cistern::service {
 namespace {
@@ -96,10 +97,14 @@ void UploadCore::start() {
 void UploadCore::start_kept() {
   const std::uint64_t cost =
       cost_in_l1(*worker_, declared_, key_.text.size(), meta_.metadata.size());
-  if (worker_->cache.could_hold(cost)) {
-    room_ = worker_->cache.reserve(key_.bytes(), key_.hash, cost, worker_->loop.now());
-  }
-  if (room_) {
+  make_room(worker_, key_, cost, weak_from_this(), [this](l1::Room room) {
+    if (state_ == State::kAdmission) start_with(std::move(room));
+  });
+}
+
+void UploadCore::start_with(l1::Room room) {
+  if (room) {
+    room_ = std::move(room);
     memory_ = Memory::kRoom;
     keep_ = true;
     return receive();

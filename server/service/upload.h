@@ -46,6 +46,7 @@ class UploadCore : public std::enable_shared_from_this<UploadCore> {
 
   // Admission.
   void start_kept();
+  void start_with(l1::Room room);
   void start_growing();
   void wait_for_window();
   void receive();

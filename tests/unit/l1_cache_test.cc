@@ -165,6 +165,34 @@ TEST(Cache, RoomIsGivenBack) {
   EXPECT_EQ(l1.cache.stats().reserved_bytes, 0u);
 }
 
+TEST(Cache, AClaimIsMadeInSteps) {
+  L1 l1(4 * kMiB, 2);
+  for (unsigned i = 0; i < 5000; ++i) l1.put(std::to_string(i), pattern(i, 1000));
+  const std::uint64_t items = l1.cache.stats().items;
+  l1::Room room = l1.cache.claim(3 * kMiB);
+  ASSERT_TRUE(room);
+  EXPECT_EQ(l1.cache.stats().items, items);
+  EXPECT_EQ(room.missing_bytes(), 3 * kMiB);
+  EXPECT_FALSE(l1.cache.claim(2 * kMiB)) << "both would not fit";
+  std::uint64_t before = items;
+  for (int step = 1; step <= 6; ++step) {
+    ASSERT_TRUE(l1.cache.make(room, proto::as_bytes("k"), L1::hash("k"), kMiB / 2, l1.now));
+    EXPECT_EQ(room.bytes(), static_cast<std::uint64_t>(step) * kMiB / 2);
+    const std::uint64_t left = l1.cache.stats().items;
+    EXPECT_LT(before - left, 1000u);
+    before = left;
+  }
+  EXPECT_EQ(room.missing_bytes(), 0u);
+  room = {};
+  // One that was not made to its end is given back as well.
+  l1::Room half = l1.cache.claim(3 * kMiB);
+  ASSERT_TRUE(l1.cache.make(half, proto::as_bytes("k"), L1::hash("k"), kMiB, l1.now));
+  half = {};
+  EXPECT_EQ(l1.cache.stats().reserved_bytes, 0u);
+  EXPECT_TRUE(L1::reconciles(l1.cache.stats()));
+  EXPECT_TRUE(l1.reserve("all", 3 * kMiB));
+}
+
 TEST(Cache, OwnOldEntryGoesLast) {
   L1 l1(4 * kMiB, 2);
   ASSERT_EQ(l1.put("key", pattern(1, kMiB)), Cache::Outcome::kStored);

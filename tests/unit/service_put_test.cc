@@ -53,6 +53,39 @@ TEST_P(Both, KeepsValuesOfEverySize) {
   }
 }
 
+// Evicting for it takes long, and others have their turn meanwhile.
+TEST_P(Both, RoomForALargeValueIsMadeInSteps) {
+  Workers workers(setup_);
+  constexpr int kEntries = 7000;
+  for (int i = 0; i < kEntries; ++i) workers.put("s" + std::to_string(i), std::string(1000, 's'));
+  const std::string last = "s" + std::to_string(kEntries - 1);
+  std::uint64_t items = workers.cache().stats().items;
+  ASSERT_GT(items, 6000u);
+
+  auto putter = workers.open("big", text_of(1, 4 * kMiB));
+  int steps = 0;
+  do {
+    const std::uint64_t left = workers.cache().stats().items;
+    EXPECT_LE(items - left, 600u);
+    items = left;
+    EXPECT_EQ(workers.get(last)->flags, proto::kInL1);
+    ++steps;
+  } while (putter->credit == 0 && workers.loop().run_one());
+  EXPECT_GT(steps, 8);
+  workers.send_all(*putter);
+  workers.settle();
+  ASSERT_TRUE(putter->stored);
+  EXPECT_TRUE(workers.in_l1("big"));
+
+  // One who leaves meanwhile stops it.
+  auto leaver = workers.open("bigger", text_of(2, 6 * kMiB));
+  EXPECT_EQ(leaver->credit, 0u);
+  leaver->leave();
+  workers.settle();
+  EXPECT_TRUE(workers.in_l1("big"));
+  EXPECT_EQ(workers.cache().stats().reserved_bytes, 0u);
+}
+
 TEST_P(Both, InlinePutsAreVerified) {
   Workers workers(setup_);
   workers.put("k", "old");
