@@ -65,10 +65,13 @@ void ServerConn::look_ahead() {
   std::array<Bytes, kLookAheadKeys> keys;
   std::size_t count = 0;
   Bytes rest = reader_.buffered();
-  while (count < keys.size() && rest.size() >= kHeaderBytes) {
+  while (greeted_ && count < keys.size() && rest.size() >= kHeaderBytes) {
     const FrameHeader header = decode_header(rest.data());
     rest = rest.subspan(kHeaderBytes);
     if (header.length > rest.size()) break;
+    // These take the reader two events; counted as one, what follows would be announced again.
+    if (header.type == static_cast<std::uint8_t>(Type::kData)) break;
+    if (header.length > kMaxControlBytes) break;
     const Bytes key = key_ahead(static_cast<Type>(header.type), rest.first(header.length));
     if (!key.empty()) keys[count++] = key;
     rest = rest.subspan(header.length);
