@@ -1,4 +1,9 @@
 // A chunk's memory: where payload bytes land from a socket, live, and leave from.
+//
+// It is anonymous memory that is sent by copying. A memfd that is sent by `sendfile`, or pages
+// spliced from here, spare the copy into the kernel, but cross loopback page by page: 2.3 to 2.5
+// GiB/s and 0.4 s of CPU per GiB, against 3.6 to 5.2 GiB/s and 0.2 to 0.28 s for plain writes of 256
+// to 1,024 KiB (Linux 6.18, AMD EPYC, 64 MiB values, one core for each end).
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,8 @@
 namespace cistern::net {
 
 inline constexpr std::uint64_t kFixedBaseBytes = 24 * proto::kMiB;
-// Chunks that were used and are kept for the next; a part of the fixed base.
+// Chunks that were used and are kept for the next in any case; a part of the fixed base. More are
+// kept within what storage leaves of L1's budget (server/base/spare_pool.h).
 inline constexpr std::uint64_t kSpareChunkBytes = 4 * proto::kMiB;
 
 struct MemoryDemand {
