@@ -18,11 +18,16 @@
 namespace cistern::net {
 namespace {
 
-// What a session reads and writes before the others of its worker have their turn.
+// What a session reads and writes before the others of its worker have their turn: as much as a
+// pipeline of small requests and their answers takes, and in a bulk turn as much as one system call
+// is worth. Every small request may have to wait for a bulk turn of another session, which is
+// therefore not longer than 0.2 ms or so; what is read is hashed as well.
+constexpr std::size_t kSmallTurnBytes = 64 * proto::kKiB;
 constexpr std::size_t kReadTurnBytes = 256 * proto::kKiB;
-constexpr std::size_t kWriteTurnBytes = proto::kMiB;
-// One gathered write. A small answer waits for at most so much, and a frame, of other streams.
-constexpr std::size_t kBatchBytes = 512 * proto::kKiB;
+constexpr std::size_t kWriteTurnBytes = 512 * proto::kKiB;
+// One gathered write. A small answer waits for at most so much, and a frame, of other streams of
+// its connection.
+constexpr std::size_t kBatchBytes = kWriteTurnBytes;
 // Owed answers past which no more requests are read.
 constexpr std::size_t kMaxOwedBytes = 64 * proto::kKiB;
 // While value bytes are received into their chunk, what may be read past their end: the next
@@ -40,8 +45,11 @@ log::Limit close_log_limit(10);
 // While it lives, output is written by the one who began the turn.
 class Session::Turn {
  public:
-  explicit Turn(Session& session) : session_(session), outer_(session.in_turn_) {
+  explicit Turn(Session& session, bool bulk = false) : session_(session), outer_(session.in_turn_) {
     session_.in_turn_ = true;
+    if (outer_) return;
+    session_.in_bulk_turn_ = bulk;
+    session_.written_before_turn_ = session_.writer_.written();
   }
   ~Turn() { session_.in_turn_ = outer_; }
   Turn(const Turn&) = delete;
@@ -96,11 +104,17 @@ void Session::on_ready(const Readiness::Events& events) {
   if (events.writable || events.broken) blocked_ = false;
   // While it's read, the next receive tells what has become of it.
   if (events.broken && !reads()) return close(CloseReason::kPeerFailed);
+  const Turn turn(*this);
+  take_turn();
+}
+
+void Session::on_bulk_turn() {
+  const auto self = shared_from_this();
+  const Turn turn(*this, true);
   take_turn();
 }
 
 void Session::take_turn() {
-  const Turn turn(*this);
   if (readable_ && reads()) receive();
   advance();
 }
@@ -117,20 +131,24 @@ ssize_t Session::receive_into(std::span<iovec> areas) {
 }
 
 void Session::receive() {
+  const std::size_t turn_bytes = in_bulk_turn_ ? kReadTurnBytes : kSmallTurnBytes;
   std::size_t received = 0;
   bool ended = false;
   bool broken = false;
-  while (received < kReadTurnBytes && !paused_ && !conn_.failed()) {
+  while (received < turn_bytes && !paused_ && !conn_.failed()) {
     const auto areas = conn_.prepare(context_.scratch);
+    // The rest of a large frame isn't begun with a small read.
+    if (!in_bulk_turn_ && areas[0].size() > turn_bytes) break;
     iovec iovecs[2];
     std::size_t count = 0;
     std::size_t room = 0;
     for (const proto::MutableBytes area : areas) {
       const std::size_t size =
-          count == 0 ? area.size() : std::min(area.size(), kReadPastTargetBytes);
+          std::min(area.size(), count == 0 ? turn_bytes - received : kReadPastTargetBytes);
       if (size == 0) continue;
       iovecs[count++] = {area.data(), size};
       room += size;
+      if (size < area.size()) break;  // what comes next belongs behind it, not into the other
     }
     const ssize_t got = receive_into({iovecs, count});
     if (got < 0 && errno == EINTR) continue;
@@ -173,27 +191,34 @@ void Session::advance_later() {
   if (closed_ || std::exchange(advance_posted_, true)) return;
   context_.loop.post([self = shared_from_this()] {
     self->advance_posted_ = false;
-    if (!self->closed_) self->take_turn();
+    if (self->closed_) return;
+    const Turn turn(*self);
+    self->take_turn();
   });
 }
 
 Session::Flow Session::write() {
   if (blocked_) return Flow::kBlocked;
   const std::uint64_t before = writer_.written();
-  Flow flow = Flow::kDrained;
+  const std::uint64_t until =
+      written_before_turn_ + (in_bulk_turn_ ? kWriteTurnBytes : kSmallTurnBytes);
+  Flow flow = Flow::kYield;
   for (;;) {
+    if (writer_.idle() && !conn_.has_output()) {
+      flow = Flow::kDrained;
+      break;
+    }
+    if (writer_.written() >= until) break;
     if (writer_.idle()) {
-      if (!conn_.has_output()) break;
-      if (writer_.written() - before >= kWriteTurnBytes) {
-        flow = Flow::kYield;
-        break;
-      }
       conn_.collect(writer_.batch(), kBatchBytes);
       requests_.collected(writer_.written() + writer_.batch().bytes);
       if (writer_.idle()) continue;  // the sources have nothing yet
     }
-    const Writer::Outcome outcome = writer_.write(socket_.get());
-    if (outcome == Writer::Outcome::kDone) continue;
+    const auto most = static_cast<std::size_t>(until - writer_.written());
+    // Not cut in two, for what a bulk turn sends with one call.
+    if (!in_bulk_turn_ && writer_.left_bytes() > most) break;
+    const Writer::Outcome outcome = writer_.write(socket_.get(), most);
+    if (outcome == Writer::Outcome::kDone || outcome == Writer::Outcome::kMore) continue;
     if (outcome == Writer::Outcome::kBlocked && resize(Direction::kSend, true)) continue;
     flow = outcome == Writer::Outcome::kBlocked ? Flow::kBlocked : Flow::kFailed;
     break;
@@ -230,10 +255,9 @@ void Session::advance() {
       process();
       conn_.finish();
     }
-    advance_later();
   }
   if (flow == Flow::kBlocked) blocked_ = true;
-  if (readable_ && reads()) advance_later();
+  if (flow == Flow::kYield || (readable_ && reads())) context_.readiness.later(*watched_as_);
 }
 
 // What a client makes us keep by asking and not taking the answers, or by sending frames in parts.

@@ -5,6 +5,9 @@
 // so CREDIT and CANCEL always get through. Past the bound reading stops until the client has taken
 // what it asked for; a client that takes nothing for stall_timeout is closed.
 //
+// Turns. What is small is answered at once, in a turn of the socket's own. What is more than that,
+// in either direction, waits for a bulk turn (see Readiness), and so never for a lack of events.
+//
 // The loop's thread only. Owned by its worker; handlers that are under way keep it alive, and find
 // it closed.
 #pragma once
@@ -59,6 +62,7 @@ class Session final : public std::enable_shared_from_this<Session>,
 
   // Readiness::Watcher
   void on_ready(const Readiness::Events& events) override;
+  void on_bulk_turn() override;
 
   void on_tick();
   void note_acknowledged();
@@ -68,8 +72,10 @@ class Session final : public std::enable_shared_from_this<Session>,
   // Writes, goes on with what was read, closes what is over, and waits for what is next.
   void advance();
   void advance_later();
+  // kYield: the turn may write no more, and there is more.
   Flow write();
   bool reads() const { return !paused_ && !conn_.failed(); }
+  // Receives, and advances.
   void take_turn();
   bool charge_output();
   bool has_left() const;
@@ -91,6 +97,8 @@ class Session final : public std::enable_shared_from_this<Session>,
 
   bool closed_ = false;
   bool in_turn_ = false;
+  bool in_bulk_turn_ = false;
+  std::uint64_t written_before_turn_ = 0;
   bool advance_posted_ = false;
   bool readable_ = false;    // as far as is known
   bool peer_ended_ = false;  // it sends no more: reads go on to the end

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -16,16 +17,19 @@ constexpr std::size_t kMaxIovecs = 64;
 
 }  // namespace
 
-Writer::Outcome Writer::write(int socket) {
+Writer::Outcome Writer::write(int socket, std::size_t most_bytes) {
   while (!idle()) {
     const proto::Segment& segment = batch_.segments[next_];
     if (segment.size == offset_) {
       advance(0);
       continue;
     }
-    const std::ptrdiff_t taken = segment.is_extent() ? write_extent(socket) : write_memory(socket);
+    if (most_bytes == 0) return Outcome::kMore;
+    const std::ptrdiff_t taken =
+        segment.is_extent() ? write_extent(socket, most_bytes) : write_memory(socket, most_bytes);
     if (taken > 0) {
       advance(static_cast<std::size_t>(taken));
+      most_bytes -= static_cast<std::size_t>(taken);
       continue;
     }
     if (taken < 0 && errno == EINTR) continue;
@@ -36,23 +40,27 @@ Writer::Outcome Writer::write(int socket) {
   }
   batch_.clear();
   next_ = 0;
+  taken_ = 0;
   return Outcome::kDone;
 }
 
-std::ptrdiff_t Writer::write_memory(int socket) {
+std::ptrdiff_t Writer::write_memory(int socket, std::size_t most_bytes) {
   std::array<iovec, kMaxIovecs> iovecs;
   std::size_t count = 0;
   std::size_t skip = offset_;
   std::size_t at = next_;
-  for (; at < batch_.segments.size() && count < kMaxIovecs; ++at) {
+  for (; at < batch_.segments.size() && count < kMaxIovecs && most_bytes > 0; ++at) {
     const proto::Segment& segment = batch_.segments[at];
     if (segment.is_extent()) break;
     const proto::Bytes bytes = batch_.memory_of(segment).subspan(skip);
     skip = 0;
     iovecs[count].iov_base = const_cast<std::byte*>(bytes.data());
-    iovecs[count++].iov_len = bytes.size();
+    const std::size_t size = std::min(bytes.size(), most_bytes);
+    iovecs[count++].iov_len = size;
+    most_bytes -= size;
   }
-  const int more = at < batch_.segments.size() ? MSG_MORE : 0;
+  // What the next turn brings isn't waited for.
+  const int more = at < batch_.segments.size() && most_bytes > 0 ? MSG_MORE : 0;
   const int flags = MSG_NOSIGNAL | MSG_DONTWAIT | more;
   // The kernel takes less time for a plain send than for a list.
   if (count == 1) return ::send(socket, iovecs[0].iov_base, iovecs[0].iov_len, flags);
@@ -62,14 +70,15 @@ std::ptrdiff_t Writer::write_memory(int socket) {
   return ::sendmsg(socket, &message, flags);
 }
 
-std::ptrdiff_t Writer::write_extent(int socket) {
+std::ptrdiff_t Writer::write_extent(int socket, std::size_t most_bytes) {
   const proto::Segment& segment = batch_.segments[next_];
   auto from = static_cast<off_t>(segment.offset + offset_);
-  return ::sendfile(socket, segment.fd, &from, segment.size - offset_);
+  return ::sendfile(socket, segment.fd, &from, std::min(segment.size - offset_, most_bytes));
 }
 
 void Writer::advance(std::size_t bytes) {
   written_ += bytes;
+  taken_ += bytes;
   while (next_ < batch_.segments.size()) {
     proto::Segment& segment = batch_.segments[next_];
     const std::size_t left = segment.size - offset_;
