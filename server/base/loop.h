@@ -27,7 +27,8 @@ class Loop {
 
   // Monotonic, cached for one turn of the loop at most.
   virtual TimePoint now() const = 0;
-  // Wall clock, for what is compared across processes: expires_at and nothing else.
+  // Wall clock, cached in the same way, for what is compared across processes: expires_at and
+  // nothing else.
   virtual std::uint64_t unix_ms() const = 0;
 };
 

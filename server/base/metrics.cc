@@ -64,19 +64,22 @@ std::size_t status_index(Status status) {
   return kIndexOfCode[code];
 }
 
-void Histogram::record(Duration latency) {
+void Histogram::record(Duration latency, std::uint64_t times) {
   const auto ns = std::max<Duration::rep>(latency.count(), 0);
   const double seconds = static_cast<double>(ns) * 1e-9;
   const auto bucket = std::ranges::lower_bound(kLatencyBounds, seconds) - kLatencyBounds.begin();
-  counts_[static_cast<std::size_t>(bucket)].add();
-  sum_ns_.add(static_cast<std::uint64_t>(ns));
+  counts_[static_cast<std::size_t>(bucket)].add(times);
+  sum_ns_.add(times * static_cast<std::uint64_t>(ns));
 }
 
 double Histogram::sum_seconds() const { return static_cast<double>(sum_ns_.get()) * 1e-9; }
 
-void WorkerMetrics::count_request(Op op, Status status, Duration latency) {
+void WorkerMetrics::count_request(Op op, Status status) {
   requests[at(op)][status_index(status)].add();
-  request_latency[at(op)].record(latency);
+}
+
+void WorkerMetrics::record_latency(Op op, Duration latency, std::uint64_t times) {
+  request_latency[at(op)].record(latency, times);
 }
 
 void WorkerMetrics::count_put_rejected(Status status) { puts_rejected[status_index(status)].add(); }

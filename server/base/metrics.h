@@ -78,8 +78,8 @@ inline constexpr std::array<double, 21> kLatencyBounds = {
 
 class Histogram {
  public:
-  // Negative counts as 0.
-  void record(Duration latency);
+  // `times` events that took so long each. Negative counts as 0.
+  void record(Duration latency, std::uint64_t times = 1);
   // The counts of the buckets alone, not cumulative.
   std::uint64_t count(std::size_t bucket) const { return counts_[bucket].get(); }
   double sum_seconds() const;
@@ -93,7 +93,13 @@ class Histogram {
 // One for each worker, written on its thread alone; read by any.
 struct alignas(64) WorkerMetrics {
   // A request that ended with `status`; `latency` from its first byte to its last answer.
-  void count_request(Op op, Status status, Duration latency);
+  void count_request(Op op, Status status, Duration latency) {
+    count_request(op, status);
+    record_latency(op, latency);
+  }
+  // The same in two steps, the second one for `times` requests at once.
+  void count_request(Op op, Status status);
+  void record_latency(Op op, Duration latency, std::uint64_t times = 1);
   // A PUT that was refused; beside count_request.
   void count_put_rejected(Status status);
   void count_l2(L2Op op, L2Result result, Duration latency);

@@ -24,13 +24,17 @@ class Budget {
       if (taken == 0 || used_.compare_exchange_weak(used, used + taken)) return taken;
     }
   }
-  void give(std::uint64_t bytes) { used_.fetch_sub(bytes); }
+  void give(std::uint64_t bytes) {
+    if (bytes != 0) used_.fetch_sub(bytes);
+  }
 
   // Claims are rooms: taken, or being taken by evicting, and not to be evicted themselves. While
   // they fit the budget together, each can be served; one that does not is refused before it has
   // evicted anything.
   bool claim(std::uint64_t bytes) { return add(claimed_, bytes); }
-  void unclaim(std::uint64_t bytes) { claimed_.fetch_sub(bytes); }
+  void unclaim(std::uint64_t bytes) {
+    if (bytes != 0) claimed_.fetch_sub(bytes);
+  }
 
   std::uint64_t claimed() const { return claimed_.load(std::memory_order_relaxed); }
 

@@ -10,7 +10,7 @@ AsioLoop::~AsioLoop() { destroy_left(); }
 
 void AsioLoop::run() {
   // One handler at a time, so that the cached clock is dropped between them.
-  while (context_.run_one() > 0) fresh_ = false;
+  while (context_.run_one() > 0) forget_now();
   destroy_left();
 }
 
@@ -112,9 +112,13 @@ base::TimePoint AsioLoop::refresh() {
 }
 
 std::uint64_t AsioLoop::unix_ms() const {
-  const auto since = std::chrono::system_clock::now().time_since_epoch();
-  return static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(since).count());
+  if (!unix_fresh_) {
+    const auto since = std::chrono::system_clock::now().time_since_epoch();
+    unix_ms_ = static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::milliseconds>(since).count());
+    unix_fresh_ = true;
+  }
+  return unix_ms_;
 }
 
 }  // namespace cistern::net

@@ -35,8 +35,8 @@ class AsioLoop final : public base::Loop {
   base::TimePoint now() const override;
   std::uint64_t unix_ms() const override;
 
-  // Another turn begins within one of Asio's: now() is to be read again.
-  void forget_now() { fresh_ = false; }
+  // Another turn begins within one of Asio's: the clocks are to be read again.
+  void forget_now() { fresh_ = unix_fresh_ = false; }
   // Reads the clock again within a turn, for what is measured inside one.
   base::TimePoint refresh();
 
@@ -63,6 +63,8 @@ class AsioLoop final : public base::Loop {
 
   mutable base::TimePoint now_;
   mutable bool fresh_ = false;
+  mutable std::uint64_t unix_ms_ = 0;
+  mutable bool unix_fresh_ = false;
 };
 
 }  // namespace cistern::net

@@ -170,14 +170,28 @@ void Requests::settle(RequestPtr request) {
 void Requests::finish(Request& request, Status status) {
   if (std::exchange(request.over, true)) return;
   budget_.give(request.charged_bytes);
-  context_.metrics.count_request(request.op, status, context_.loop.refresh() - request.began);
-  if (!request.listed) return;
+  context_.metrics.count_request(request.op, status);
+  if (!request.listed) {
+    if (!std::exchange(any_answered_, true)) first_began_ = request.began;
+    ++answered_[static_cast<std::size_t>(request.op)];
+    return;
+  }
+  context_.metrics.record_latency(request.op, context_.loop.refresh() - request.began);
   request.listed = false;
   context_.metrics.open_streams.add(-1);
   const auto found = open_.find(request.id);
   over_.push_back(std::move(found->second));
   open_.erase(found);
   owner_.on_output();
+}
+
+void Requests::record_answered() {
+  if (!std::exchange(any_answered_, false)) return;
+  const base::Duration latency = context_.loop.refresh() - first_began_;
+  for (std::size_t op = 0; op < answered_.size(); ++op) {
+    const std::uint32_t count = std::exchange(answered_[op], 0);
+    if (count != 0) context_.metrics.record_latency(static_cast<Op>(op), latency, count);
+  }
 }
 
 void Requests::answer_error(Request& request, const Error& error) {
@@ -187,6 +201,7 @@ void Requests::answer_error(Request& request, const Error& error) {
 }
 
 void Requests::sweep() {
+  record_answered();
   // Destroying one may end another.
   while (!over_.empty()) {
     std::vector<RequestPtr> over;
@@ -200,6 +215,7 @@ Requests::Request* Requests::find(std::uint32_t id) {
 }
 
 void Requests::collected(std::uint64_t end_bytes) {
+  record_answered();
   for (const std::uint32_t id : gave_) {
     if (Request* const request = find(id)) request->sent_until = end_bytes;
   }

@@ -5,6 +5,7 @@
 // that object's own, but by sweep().
 #pragma once
 
+#include <array>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -36,11 +37,12 @@ class Requests final : public proto::ServerConn::Handler {
     std::uint64_t acknowledged_bytes = 0;
     base::TimePoint moved_at;  // when that last grew
   };
-  // What next_piece() has given since the last call ends at `end_bytes` of the output.
+  // Before each write. What next_piece() has given since the last call ends at `end_bytes` of the
+  // output.
   void collected(std::uint64_t end_bytes);
   // Answers the requests whose time is over.
   void check_deadlines(const Output& output);
-  // Destroys what has ended.
+  // At the end of each turn. Destroys what has ended.
   void sweep();
   bool none_open() const { return open_.empty(); }
 
@@ -70,6 +72,8 @@ class Requests final : public proto::ServerConn::Handler {
   RequestPtr begin(std::uint32_t id, base::Op op, std::size_t extra_bytes);
   // After the service was called: lists the request if it isn't over.
   void settle(RequestPtr request);
+  // Records how long those took that were answered at once since the last call.
+  void record_answered();
   // The final answer was given, or nobody waits for one.
   void finish(Request& request, proto::Status status);
   void answer_error(Request& request, const proto::Error& error);
@@ -86,6 +90,11 @@ class Requests final : public proto::ServerConn::Handler {
   std::unordered_map<std::uint32_t, RequestPtr> open_;
   std::vector<RequestPtr> over_;
   std::vector<std::uint32_t> gave_;  // pieces, since collected()
+  // Requests that were answered within the call that brought them. One reading of the clock, just
+  // before the answers are sent, is enough for all of a turn.
+  std::array<std::uint32_t, base::kOpCount> answered_{};  // by Op
+  bool any_answered_ = false;
+  base::TimePoint first_began_;
   // Kept, so that a request which is answered at once allocates nothing here.
   RequestPtr spare_;
 };
