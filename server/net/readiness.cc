@@ -76,14 +76,16 @@ void Readiness::wait() {
   if (std::exchange(waiting_, true)) return;
   epoll_.async_wait(asio::posix::stream_descriptor::wait_read,
                     [this](const asio::error_code& error) {
+                      if (error) return;  // it may be gone
                       waiting_ = false;
-                      if (!error) dispatch();
+                      dispatch();
                     });
 }
 
 void Readiness::go_on() {
   if (std::exchange(posted_, true)) return;
-  asio::post(loop_.context(), [this] {
+  asio::post(loop_.context(), [this, alive = std::weak_ptr<const bool>(alive_)] {
+    if (alive.expired()) return;
     posted_ = false;
     dispatch();
   });

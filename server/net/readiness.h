@@ -19,6 +19,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <vector>
 
 #include "server/net/asio_loop.h"
@@ -87,6 +88,8 @@ class Readiness {
   // One of these calls dispatch() again, or it's running: nothing is ever left without.
   bool waiting_ = false;
   bool posted_ = false;
+  // Of what was posted and may run when this has gone.
+  const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
   bool dispatching_ = false;
 };
 
