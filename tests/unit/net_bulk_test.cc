@@ -224,8 +224,7 @@ class BulkSessions : public ServerTest {
   // Reads `key` again and again, as fast as it comes.
   void begin_readers(std::string_view key) {
     for (int i = 0; i < kReaders; ++i) {
-      readers_.emplace_back([this, key] {
-        RawClient client = greeted();
+      readers_.emplace_back([this, key, client = greeted()]() mutable {
         std::vector<std::byte> bytes(proto::kMiB);
         std::uint32_t id = 1;
         for (; !over_; ++id) {
