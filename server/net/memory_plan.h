@@ -1,7 +1,7 @@
 // How memory.limit is shared out, once, at the start:
 //
 //   fixed base    24 MiB: program, stacks, allocator, logs, the workers' scratch, spare chunks
-//   connections   144 KiB for each of max_connections, at most an eighth of the limit
+//   connections   176 KiB for each of max_connections, at most an eighth of the limit
 //   transfers     an eighth of the limit, at least 16 MiB and four windows; half of it may hold
 //                 values that were evicted while they were read
 //   L1            the rest, or what l1.max_bytes says; then connections and transfers share the
