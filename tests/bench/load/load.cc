@@ -195,7 +195,8 @@ void Load::turn(std::int64_t deadline_ns) {
     on_event(static_cast<std::size_t>(event.data.u64), event.events);
   }
   if (reads_slowly()) resume_slow(now_ns());
-  if (config_.rate > 0 && !is_filling_) dispatch(now_ns());
+  // What comes due after the end isn't sent, however late this turn is.
+  if (config_.rate > 0 && !is_filling_) dispatch(std::min(now_ns(), deadline_ns));
 }
 
 void Load::on_event(std::size_t index, std::uint32_t events) {
