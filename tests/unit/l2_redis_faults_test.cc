@@ -77,7 +77,9 @@ TEST_F(RedisFaultsTest, ALateCommitIsRefusedByTheClock) {
 
 TEST_F(RedisFaultsTest, ACommitThatIsHeldLessThanItsTimeHappens) {
   // The counterpart of the test above: what refuses there is the clock, not the proxy.
-  open(through_proxy());
+  RedisOptions options = through_proxy();
+  options.op_timeout = seconds(3);
+  open(options);
   settle();
   proxy.hold_requests(testing::containing("EVALSHA"));
   auto first = start_commit(make_value("key", 100, 1));
@@ -118,12 +120,14 @@ TEST_F(RedisFaultsTest, ARemoveIsAsUnknownAsACommit) {
 
 TEST_F(RedisFaultsTest, WhatWasNeverSentFailsForCertain) {
   redis.stop();
-  open(direct());
+  RedisOptions options = direct();
+  options.op_timeout = std::chrono::minutes(1);
+  open(options);
   const auto start = Clock::now();
   const auto refused = commit(make_value("key", 100, 1));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().status, Status::kL2Unavailable);
-  EXPECT_LT(Clock::now() - start, milliseconds(500));
+  EXPECT_LT(Clock::now() - start, seconds(30)) << "it waited for its time";
   EXPECT_EQ(get("key").error().status, Status::kL2Unavailable);
   EXPECT_EQ(read(make_value("key", 20000, 1), 0).error().status, Status::kL2Unavailable);
   EXPECT_EQ(write(make_value("key", 20000, 1), 0).error().status, Status::kL2Unavailable);
@@ -151,7 +155,7 @@ TEST_F(RedisFaultsTest, ARedisThatOnlyAcceptsIsGivenUpAfterTheConnectTimeout) {
   EXPECT_EQ(wait(chunk).error().status, Status::kL2Unavailable);
   EXPECT_EQ(wait(committed).error().status, Status::kL2Unavailable);
   EXPECT_GE(Clock::now() - start, milliseconds(290));
-  EXPECT_LT(Clock::now() - start, milliseconds(2000));
+  EXPECT_LT(Clock::now() - start, seconds(10));
   proxy.freeze(false);
   await_recovery();
 }
@@ -171,7 +175,7 @@ TEST_F(RedisFaultsTest, OperationsTimeOut) {
   EXPECT_EQ(wait(chunk).error().status, Status::kL2Timeout);
   EXPECT_EQ(wait(written).error().status, Status::kL2Timeout);
   EXPECT_GE(Clock::now() - start, milliseconds(590));
-  EXPECT_LT(Clock::now() - start, milliseconds(1500));
+  EXPECT_LT(Clock::now() - start, seconds(10));
   proxy.freeze(false);
   await_recovery();
   loop.run_until([&] { return store->available().has_value(); });
