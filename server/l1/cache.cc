@@ -189,6 +189,8 @@ Room Cache::claim(std::uint64_t cost_bytes) {
 bool Cache::make(Room& room, Bytes key, std::uint64_t hash, std::uint64_t step_bytes,
                  TimePoint now) {
   CHECK(room.cache_ == this);
+  // One large value that went may leave room for all the steps to come.
+  room.bytes_ += impl_->budget.take_up_to(room.missing_bytes());
   const std::uint64_t step = std::min(step_bytes, room.missing_bytes());
   if (!impl_->take_claimed(step, key, hash, now, room.evicted_own_)) {
     impl_->no_room.fetch_add(1, std::memory_order_relaxed);

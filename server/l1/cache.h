@@ -166,8 +166,9 @@ class Cache {
   // that.
   Room reserve(Bytes key, std::uint64_t hash, std::uint64_t cost_bytes, TimePoint now);
   // The same in steps, for who must not evict a million entries at once: claim() decides whether
-  // there will be room, and evicts nothing; make() evicts for at most `step_bytes` of it, and is
-  // called until the room has no missing_bytes(). False as grow(); such a room is of no use.
+  // there will be room, and evicts nothing; make() takes what is free, then evicts for at most
+  // `step_bytes` more, and is called until the room has no missing_bytes(). False as grow(); such a
+  // room is of no use.
   Room claim(std::uint64_t cost_bytes);
   bool make(Room& room, Bytes key, std::uint64_t hash, std::uint64_t step_bytes, TimePoint now);
   // Makes `room` larger in the same way; false, and the room unchanged, when it can't.
