@@ -188,12 +188,17 @@ AnswerHead answer_head(Cursor& cursor) {
 // What follows a head's fixed part, key and TLV area.
 enum class Tail : std::uint8_t { kNothing, kInlineValue };
 
+// Whether all of a head is there, without items and with no flag that must be known, as in most
+// requests and answers: there is nothing to be checked of it, but for the tail.
+bool is_plain(const Cursor& cursor, std::uint32_t flags, Bytes area) {
+  return cursor.ok() && area.empty() && (flags & kCriticalFlags) == 0;
+}
+
 // Checks that the cursor read nothing past the end, that nothing is left, the flags, and the items.
 Result<Items> finish_head(const Cursor& cursor, Type type, std::uint32_t flags, Bytes area,
                           std::uint32_t known, Tail tail = Tail::kNothing) {
   if (!cursor.ok()) return short_payload(type);
-  // Most requests and answers.
-  if ((flags & kCriticalFlags) == 0 && cursor.left() == 0 && area.empty()) return Items();
+  if (is_plain(cursor, flags, area) && cursor.left() == 0) return Items();
   if (const Result<void> checked = check_flags(flags); !checked) {
     return tl::unexpected<Error>(checked.error());
   }
@@ -259,6 +264,7 @@ Result<GetRequest> decode_get(Bytes payload) {
   message.frame_bytes = cursor.integer<std::uint32_t>();
   message.key = cursor.bytes(head.key_bytes);
   const Bytes area = cursor.bytes(head.tlv_bytes);
+  if (is_plain(cursor, head.flags, area) && cursor.left() == 0) return message;
   const Result<Items> items =
       finish_head(cursor, Type::kGet, head.flags, area, bit(Tlv::kRange) | bit(Tlv::kIfChanged));
   if (!items) return tl::unexpected<Error>(items.error());
@@ -285,14 +291,16 @@ Result<PutRequest> decode_put(Bytes payload) {
   message.ttl_ms = cursor.integer<std::uint64_t>();
   message.key = cursor.bytes(head.key_bytes);
   const Bytes area = cursor.bytes(head.tlv_bytes);
-  const Result<Items> items = finish_head(
-      cursor, Type::kPut, head.flags, area,
-      bit(Tlv::kIfVersion) | bit(Tlv::kIfAbsent) | bit(Tlv::kMetadata), tail_of(head.flags));
-  if (!items) return tl::unexpected<Error>(items.error());
-  message.if_version = items->if_version;
-  message.if_absent = items->if_absent;
-  message.metadata = items->metadata;
   message.is_inline = (head.flags & kValueInline) != 0;
+  if (!message.is_inline || !is_plain(cursor, head.flags, area)) {
+    const Result<Items> items = finish_head(
+        cursor, Type::kPut, head.flags, area,
+        bit(Tlv::kIfVersion) | bit(Tlv::kIfAbsent) | bit(Tlv::kMetadata), tail_of(head.flags));
+    if (!items) return tl::unexpected<Error>(items.error());
+    message.if_version = items->if_version;
+    message.if_absent = items->if_absent;
+    message.metadata = items->metadata;
+  }
   if (!message.is_inline) return message;
   message.inline_digest = cursor.digest();
   if (!cursor.ok()) return short_payload(Type::kPut);
