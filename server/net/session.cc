@@ -210,6 +210,8 @@ Session::Flow Session::write() {
     }
     if (writer_.written() >= until) break;
     if (writer_.idle()) {
+      // Better fewer calls than a small part of the next large frame in this turn.
+      if (in_bulk_turn_ && until - writer_.written() <= kWriteTurnBytes / 2) break;
       conn_.collect(writer_.batch(), kBatchBytes);
       requests_.collected(writer_.written() + writer_.batch().bytes);
       if (writer_.idle()) continue;  // the sources have nothing yet
