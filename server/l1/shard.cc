@@ -13,6 +13,9 @@ namespace {
 // Bounds of the work under one hold of the lock.
 constexpr unsigned kEvictionsPerHold = 128;
 constexpr unsigned kReclaimsPerHold = 4;
+// Victims whose places in the index are fetched together: one by one they were two thirds of the
+// time that evicting millions of small entries took, waiting for memory.
+constexpr unsigned kVictimsAhead = 16;
 
 constexpr std::uint64_t kHasVictimBit = std::uint64_t{1} << 32;
 constexpr std::uint64_t kReclaimableBit = std::uint64_t{1} << 33;
@@ -160,7 +163,24 @@ bool Shard::evict_one(Handle spared, base::TimePoint now, Dropped& dropped) {
   if (victim == kNoHandle) return false;
   const bool past = is_past(arena_.at(victim), now);
   remove(victim, past ? Removal::kExpired : Removal::kEvicted, dropped);
+  const Handle next = lru_.victim(kNoHandle);
+  if (next != kNoHandle) index_.prefetch_bucket(arena_.at(next).tag);
   return true;
+}
+
+unsigned Shard::prefetch_victims() {
+  std::array<std::uint32_t, kVictimsAhead> tags;
+  unsigned count = 0;
+  for (Handle handle = lru_.victim(kNoHandle); handle != kNoHandle && count < kVictimsAhead;
+       handle = arena_.at(handle).newer) {
+    tags[count] = arena_.at(handle).tag;
+    index_.prefetch_bucket(tags[count++]);
+  }
+  // The oldest of a bucket comes last in its chain.
+  for (const auto step : {&Index::prefetch_first, &Index::prefetch_next}) {
+    for (unsigned i = 0; i < count; ++i) (index_.*step)(tags[i]);
+  }
+  return count;
 }
 
 Shard::Evicted Shard::evict(std::uint64_t wanted_bytes, base::Bytes spared,
@@ -169,6 +189,7 @@ Shard::Evicted Shard::evict(std::uint64_t wanted_bytes, base::Bytes spared,
   Handle spared_handle = spared.data() == nullptr ? kNoHandle : find(spared, spared_tag);
   unsigned evictions = 0;
   unsigned reclaims = 0;
+  unsigned fetched = 0;
   while (result.freed_bytes < wanted_bytes && evictions < kEvictionsPerHold &&
          reclaims < kReclaimsPerHold) {
     if (arena_.reclaimable() != 0) {
@@ -178,6 +199,8 @@ Shard::Evicted Shard::evict(std::uint64_t wanted_bytes, base::Bytes spared,
       ++reclaims;
     } else {
       const std::size_t before = dropped.size();
+      if (fetched == 0) fetched = prefetch_victims();
+      fetched -= fetched > 0 ? 1 : 0;
       if (!evict_one(spared_handle, now, dropped)) break;
       if (dropped.size() != before) result.freed_bytes += dropped.back()->cost_bytes();
       ++evictions;

@@ -123,6 +123,8 @@ class Shard {
   // A small one in the place of a small one of the same key, in its slot.
   void rewrite(Handle handle, const Image& image, base::TimePoint now);
   base::ValuePtr take_out(Handle handle);
+  // Of the next ones; how many.
+  unsigned prefetch_victims();
   void reclaim_page(std::uint8_t size_class);
   void move_block(Handle from, Handle to);
 
