@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/base/fresh_memory.h"
 #include "server/base/spare_pool.h"
 
 namespace cistern::base {
@@ -46,9 +47,7 @@ std::byte* map(std::size_t bytes) {
   void* const data =
       ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) throw std::bad_alloc();
-  // It is about to be filled, and faulting its pages in one by one takes longer than zeroing them:
-  // 1.75 against 3.1 GiB/s. A kernel before 5.14 doesn't know how, and then they are.
-  ::madvise(data, bytes, MADV_POPULATE_WRITE);
+  note_fresh({static_cast<std::byte*>(data), bytes});
   return static_cast<std::byte*>(data);
 }
 

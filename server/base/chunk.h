@@ -19,7 +19,7 @@ class Chunk {
  public:
   // Memory for up to `capacity_bytes` (1 or more), not zeroed. From 64 KiB on it is mapped by
   // itself in whole pages, so that it goes back to the kernel; what was used before is recycled
-  // (spare_pool.h). Throws std::bad_alloc.
+  // (spare_pool.h). Whoever receives into it calls populate_fresh() first. Throws std::bad_alloc.
   static std::shared_ptr<Chunk> allocate(std::size_t capacity_bytes);
   ~Chunk();
   Chunk(const Chunk&) = delete;

@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 
 #include "server/base/check.h"
+#include "server/base/fresh_memory.h"
 #include "server/base/log.h"
 #include "server/l2/redis_protocol.h"
 
@@ -26,6 +27,8 @@ using base::Status;
 constexpr std::size_t kTurnBytes = proto::kMiB;
 // The kernel doubles it. Left alone, a receive buffer grows to megabytes that no account knows.
 constexpr int kSocketBufferBytes = 256 * static_cast<int>(proto::kKiB);
+// As much as one call brings, when the buffer is full.
+constexpr std::size_t kPopulatedBytes = 512 * proto::kKiB;
 constexpr std::size_t kMaxPieces = 48;
 constexpr std::size_t kPiecesOfOp = 3;
 
@@ -359,6 +362,7 @@ void RedisBulk::on_readable() {
   const SocketPtr socket = socket_;
   while (socket == socket_) {
     const auto space = receiver_.space();
+    base::populate_fresh(space[0].first(std::min(space[0].size(), kPopulatedBytes)));
     const std::array<iovec, 2> pieces = {iovec{space[0].data(), space[0].size()},
                                          iovec{space[1].data(), space[1].size()}};
     const ssize_t n = ::readv(socket_->native_handle(), pieces.data(), pieces.size());

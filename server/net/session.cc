@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "server/base/fresh_memory.h"
 #include "server/base/log.h"
 
 namespace cistern::net {
@@ -150,6 +151,7 @@ void Session::receive() {
       room += size;
       if (size < area.size()) break;  // what comes next belongs behind it, not into the other
     }
+    base::populate_fresh({static_cast<std::byte*>(iovecs[0].iov_base), iovecs[0].iov_len});
     const ssize_t got = receive_into({iovecs, count});
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) {

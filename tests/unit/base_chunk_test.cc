@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "server/base/chunk.h"
+#include "server/base/fresh_memory.h"
 #include "server/base/rng.h"
 #include "server/base/value.h"
 
@@ -46,6 +47,46 @@ TEST_F(ChunkTest, HoldsWhatWasWritten) {
     EXPECT_LE(chunk->allocated_bytes(), size + size / 4 + 4096 + 128);
     EXPECT_EQ(proto::as_text(chunk->bytes()), std::string(size, 'x'));
   }
+}
+
+std::size_t resident_pages(MutableBytes area) {
+  std::vector<unsigned char> pages(area.size() / 4096);
+  EXPECT_EQ(::mincore(area.data(), area.size(), pages.data()), 0);
+  return static_cast<std::size_t>(
+      std::ranges::count_if(pages, [](unsigned char page) { return (page & 1) != 0; }));
+}
+
+TEST_F(ChunkTest, FreshMemoryIsPopulatedInSteps) {
+  const auto chunk = Chunk::allocate(proto::kMiB);
+  const MutableBytes space = chunk->space();
+  ASSERT_EQ(resident_pages(space), 0u);
+  populate_fresh(space.first(100'000));
+  if (resident_pages(space) == 0) GTEST_SKIP() << "this kernel has no MADV_POPULATE_WRITE";
+  EXPECT_EQ(resident_pages(space), 25u);  // rounded up to the page that the next step begins in
+  populate_fresh(space.subspan(100'000, 100'000));
+  EXPECT_EQ(resident_pages(space), 49u);
+  // Other memory, and what was populated before, is left alone.
+  std::vector<std::byte> other(100'000);
+  populate_fresh(other);
+  ::madvise(space.data(), 200'704, MADV_DONTNEED);
+  populate_fresh(space.first(200'000));
+  EXPECT_EQ(resident_pages(space), 0u);
+  populate_fresh(space);
+  EXPECT_EQ(resident_pages(space), 256u - 49u);
+}
+
+TEST_F(ChunkTest, FreshMemoryThatHasGoneIsForgotten) {
+  std::byte* place = nullptr;
+  for (int i = 0; i < 100; ++i) {
+    const auto chunk = Chunk::allocate(proto::kMiB);
+    place = chunk->space().data();
+    populate_fresh(chunk->space().first(4096));
+  }
+  // Nothing is mapped there now.
+  populate_fresh({place, proto::kMiB});
+  const auto chunk = Chunk::allocate(proto::kMiB);
+  populate_fresh(chunk->space());
+  std::memset(chunk->space().data(), 'x', proto::kMiB);
 }
 
 TEST_F(ChunkTest, WhatItTakesOnceSealedFollowsFromItsSize) {
