@@ -211,14 +211,16 @@ Session::Flow Session::write() {
       break;
     }
     if (writer_.written() >= until) break;
+    const auto most = static_cast<std::size_t>(until - writer_.written());
     if (writer_.idle()) {
-      // Better fewer calls than a small part of the next large frame in this turn.
-      if (in_bulk_turn_ && until - writer_.written() <= kWriteTurnBytes / 2) break;
-      conn_.collect(writer_.batch(), kBatchBytes);
+      // Late in a bulk turn what is small still goes, but better fewer calls than a small part of
+      // the next large frame.
+      const bool late = in_bulk_turn_ && most <= kWriteTurnBytes / 2;
+      conn_.collect(writer_.batch(), late ? 1 : kBatchBytes);
       requests_.collected(writer_.written() + writer_.batch().bytes);
       if (writer_.idle()) continue;  // the sources have nothing yet
+      if (late && writer_.left_bytes() > most) break;
     }
-    const auto most = static_cast<std::size_t>(until - writer_.written());
     // Not cut in two, for what a bulk turn sends with one call.
     if (!in_bulk_turn_ && writer_.left_bytes() > most) break;
     const Writer::Outcome outcome = writer_.write(socket_.get(), most);
