@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "server/base/check.h"
+#include "server/base/fresh_memory.h"
 #include "server/base/rng.h"
 #include "server/service/room.h"
 
@@ -277,7 +278,10 @@ MutableBytes UploadCore::target(std::size_t bytes) {
     fail({Status::kBadRequest, "bytes that cross the end of a chunk"});
     return {};
   }
-  return chunk_->space().subspan(filled_, bytes);
+  const MutableBytes target = chunk_->space().subspan(filled_, bytes);
+  // The frame's beginning was read already, and is copied.
+  base::populate_fresh(target.first(std::min(target.size(), proto::kScratchBytes)));
+  return target;
 }
 
 void UploadCore::done(std::size_t bytes, std::optional<proto::ChunkDigest> chunk_end) {

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "server/base/fresh_memory.h"
-
 namespace cistern::service {
 
 Digests digests_of(Bytes bytes, std::uint32_t chunk_bytes) {
@@ -28,7 +26,6 @@ std::vector<base::ChunkPtr> chunks_of(Bytes bytes, std::uint32_t chunk_bytes) {
   for (std::size_t at = 0; at < bytes.size(); at += chunk_bytes) {
     const Bytes part = bytes.subspan(at, std::min<std::size_t>(chunk_bytes, bytes.size() - at));
     const std::shared_ptr<base::Chunk> chunk = base::Chunk::allocate(part.size());
-    base::populate_fresh(chunk->space());
     std::copy(part.begin(), part.end(), chunk->space().begin());
     chunk->seal(part.size(), proto::chunk_digest(part));
     chunks.push_back(chunk);
