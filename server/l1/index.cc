@@ -11,6 +11,8 @@ namespace {
 
 // The header, the key and a small value's bytes.
 constexpr std::size_t kPrefetchBytes = 192;
+// What of a larger one is fetched once its size is known; the rest comes by itself.
+constexpr std::size_t kPrefetchValueBytes = 1280;
 // The index shrinks once half of its buckets would do. Two for each entry that leaves, and one more
 // to catch up, so that it is at its smallest when the last one has left.
 constexpr unsigned kMergesPerRemoval = 3;
@@ -45,7 +47,11 @@ void Index::prefetch_next(std::uint32_t tag) {
   const Handle first = head(bucket_of(tag));
   if (first == kNoHandle) return;
   const Block& block = arena_.at(first);
-  if (block.tag != tag) prefetch(block.chain);
+  if (block.tag != tag) return prefetch(block.chain);
+  const char* const at = reinterpret_cast<const char*>(&block);
+  const std::size_t size =
+      std::min<std::size_t>(kClassBytes[block.size_class], kPrefetchValueBytes);
+  for (std::size_t line = kPrefetchBytes; line < size; line += 64) __builtin_prefetch(at + line);
 }
 
 void Index::prefetch(Handle handle) {
