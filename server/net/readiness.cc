@@ -17,6 +17,10 @@ constexpr std::size_t kBatch = 64;
 // Bulk turns before Asio has its turn: under a millisecond, by which an answer of L2 may be late. A
 // round of Asio's takes a few microseconds, little beside four of them.
 constexpr int kBulkTurns = 4;
+// Of many connections few are in the processor's caches. So many ahead of its turn a watcher is
+// fetched; the lines, of an object that may be smaller.
+constexpr int kWatchersAhead = 2;
+constexpr std::size_t kPrefetchLines = 16;
 
 int make_epoll() {
   const int fd = ::epoll_create1(EPOLL_CLOEXEC);
@@ -106,11 +110,21 @@ void Readiness::dispatch() {
   }
 }
 
+void Readiness::prefetch(std::uint64_t tag) const {
+  const Slot& slot = slots_[static_cast<std::uint32_t>(tag)];
+  if (slot.watcher == nullptr) return;
+  const auto* const at = reinterpret_cast<const char*>(slot.watcher);
+  for (std::size_t line = 0; line < kPrefetchLines; ++line) __builtin_prefetch(at + 64 * line);
+}
+
 void Readiness::run_ready() {
   std::array<epoll_event, kBatch> events;
   const int count =
       ::epoll_wait(epoll_.native_handle(), events.data(), static_cast<int>(events.size()), 0);
   for (int i = 0; i < count; ++i) {
+    if (i + kWatchersAhead < count) {
+      prefetch(events[static_cast<std::size_t>(i + kWatchersAhead)].data.u64);
+    }
     const epoll_event& event = events[static_cast<std::size_t>(i)];
     // An earlier one of this batch may have removed it.
     const Slot* const slot = find(event.data.u64);

@@ -74,6 +74,7 @@ class Readiness {
   }
   // Null when it was removed, and its place may be another's.
   Slot* find(std::uint64_t tag);
+  void prefetch(std::uint64_t tag) const;
   void wait();
   void go_on();
   void dispatch();
