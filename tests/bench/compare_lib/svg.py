@@ -5,8 +5,9 @@ from xml.sax.saxutils import escape
 
 COLOURS = {"cistern": "#1f6f8b", "memcached": "#8fb339", "redis": "#c8553d"}
 OTHER_COLOUR = "#777777"
-BAR, GAP, GROUP_GAP, LEFT, RIGHT = 16, 3, 16, 210, 90
-WIDTH = 760
+BAR, GAP, GROUP_GAP, RIGHT = 16, 3, 16, 90
+ROOM = 460  # for the longest bar
+LETTER = 6.3  # the mean width of one
 FONT = 'font-family="sans-serif" font-size="12"'
 
 
@@ -21,40 +22,41 @@ def bar_chart(title, unit, groups, logarithmic=False):
     present = [value for _, values in groups for value in values.values() if value]
     largest = max(present, default=1.0)
     floor = 10 ** math.floor(math.log10(min(present, default=1.0))) if logarithmic else 0.0
-    room = WIDTH - LEFT - RIGHT
+    left = 20 + math.ceil(LETTER * max((len(label) for label, _ in groups), default=0))
+    wide = left + ROOM + RIGHT
 
     def width(value):
         if not logarithmic:
-            return room * value / largest
-        return room * math.log10(value / floor) / max(1e-9, math.log10(largest / floor))
+            return ROOM * value / largest
+        return ROOM * math.log10(value / floor) / max(1e-9, math.log10(largest / floor))
 
     parts, y = [], 64
     parts.append(f'<text x="10" y="22" {FONT} font-weight="bold">{escape(title)}</text>')
     scale = f"{unit}, logarithmic scale" if logarithmic else unit
     parts.append(f'<text x="10" y="40" {FONT} fill="#555555">{escape(scale)}</text>')
     for number, name in enumerate(series):
-        x = LEFT + number * 110
+        x = left + number * 110
         parts.append(f'<rect x="{x}" y="31" width="10" height="10" '
                      f'fill="{COLOURS.get(name, OTHER_COLOUR)}"/>')
         parts.append(f'<text x="{x + 15}" y="40" {FONT}>{escape(name)}</text>')
     for label, values in groups:
         middle = y + (len(values) * (BAR + GAP)) / 2 + 2
-        parts.append(f'<text x="{LEFT - 10}" y="{middle:.1f}" {FONT} text-anchor="end">'
+        parts.append(f'<text x="{left - 10}" y="{middle:.1f}" {FONT} text-anchor="end">'
                      f'{escape(label)}</text>')
         for name in series:
             if name not in values:
                 continue
             value = values[name]
             long = width(value) if value else 0.0
-            parts.append(f'<rect x="{LEFT}" y="{y}" width="{long:.1f}" height="{BAR}" '
+            parts.append(f'<rect x="{left}" y="{y}" width="{long:.1f}" height="{BAR}" '
                          f'fill="{COLOURS.get(name, OTHER_COLOUR)}"/>')
             text = shown(value) if value else "none"
-            parts.append(f'<text x="{LEFT + long + 5:.1f}" y="{y + BAR - 4}" {FONT}>{text}</text>')
+            parts.append(f'<text x="{left + long + 5:.1f}" y="{y + BAR - 4}" {FONT}>{text}</text>')
             y += BAR + GAP
         y += GROUP_GAP
     body = "\n".join(parts)
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" '
-            f'viewBox="0 0 {WIDTH} {y}">\n<rect width="{WIDTH}" height="{y}" fill="#ffffff"/>\n'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{y}" '
+            f'viewBox="0 0 {wide} {y}">\n<rect width="{wide}" height="{y}" fill="#ffffff"/>\n'
             f"{body}\n</svg>\n")
 
 
@@ -67,7 +69,7 @@ def plots(lines):
         made["large-hit"] = bar_chart("Throughput of large hits", "GiB/s", throughput)
     latency = []
     for line in lines:
-        if line.workload == "isolation" and line.measure.startswith("p99 "):
+        if line.workload == "isolation" and line.measure.startswith("p99 ") and line.unit == "us":
             latency.append((f"{line.variant}: {line.measure.replace('p99 ', '')}", line.values))
     if latency:
         made["isolation"] = bar_chart("p99 of 100-byte GETs, alone and beside a load", "microseconds",
