@@ -85,7 +85,7 @@ inline constexpr std::size_t block_bytes(bool large, bool has_lifetime, std::siz
 
 // Classes: multiples of 16 to 512, then about a thirteenth larger each, as large as so many of them
 // still fit a page. The largest fits a page six times. Over all sizes from 600 to 5,400 bytes
-// blocks fill 94 % of their pages; with eighths it were 92 %, and 89 % for values of 1 KiB.
+// blocks fill 94 % of their pages; with eighths it was 92 %, and 89 % for values of 1 KiB.
 inline constexpr std::size_t kMinBlockBytes = 64;
 inline constexpr std::size_t kFineClassBytes = 512;
 inline constexpr std::size_t kMinSlots = 6;
