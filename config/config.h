@@ -33,6 +33,12 @@ std::string_view name(L2Kind kind);
 std::string_view name(LogLevel level);
 std::string_view name(LogFormat format);
 
+// A part of a whole, in thousandths.
+struct Share {
+  unsigned per_mille = 0;
+  bool operator==(const Share&) const = default;
+};
+
 struct Config {
   struct Server {
     // At least one; no two of them collide().
@@ -57,6 +63,9 @@ struct Config {
   struct L1 {
     std::optional<std::uint64_t> max_bytes;
     milliseconds max_age{0};  // 0: no bound
+    Share ttl_jitter;         // 0 where there is no L2
+    milliseconds fill_patience{100};
+    unsigned fill_finish_percent = 20;
     bool operator==(const L1&) const = default;
   } l1;
 
@@ -95,6 +104,7 @@ struct Config {
     milliseconds provisional_ttl{600'000};
     milliseconds replace_grace{60'000};
     unsigned prefetch_chunks = 4;
+    milliseconds negative_ttl{0};  // 0: what is absent isn't remembered
     Redis redis;
     bool operator==(const L2&) const = default;
   } l2;

@@ -83,6 +83,17 @@ class Checker {
                        where(other.name), relation.reason));
   }
 
+  // Without an L2, what leaves L1 is gone.
+  void check_jitter() {
+    if (is_refused("l1.ttl_jitter") || is_refused("l2.kind")) return;
+    if (draft_.config.l2.kind != L2Kind::kNone || draft_.config.l1.ttl_jitter == Share{}) return;
+    const Setting& jitter = *find_setting("l1.ttl_jitter");
+    report(jitter.name, value_of(jitter),
+           fmt::format("0, since l2.kind is none{}: a value that leaves L1 early would be lost "
+                       "before its time",
+                       where("l2.kind")));
+  }
+
   void check_listeners() {
     if (is_refused("server.listen")) return;
     const std::vector<Endpoint>& listen = draft_.config.server.listen;
@@ -141,6 +152,7 @@ class Checker {
 void check_relations(Draft& draft) {
   Checker checker(draft);
   for (const Relation& relation : kRelations) checker.check(relation);
+  checker.check_jitter();
   checker.check_listeners();
 }
 

@@ -66,6 +66,22 @@ const Setting kSettings[] = {
      CISTERN_FIELD(milliseconds, l1.max_age),
      {0, kMaxTtlMs},
      "An entry stays in L1 no longer than this, whatever its expiry. 0s: no bound."},
+    {"l1.ttl_jitter",
+     CISTERN_FIELD(Share, l1.ttl_jitter),
+     {0, 500},
+     "An entry with a time to live leaves L1 earlier than it expires, by a random share of its "
+     "time to live up to this, so that entries written together don't all expire together. 0 "
+     "where l2.kind is none."},
+    {"l1.fill_patience",
+     CISTERN_FIELD(milliseconds, l1.fill_patience),
+     {1, ms(10s)},
+     "How long a value that L1 can't hold, and that several read from L2 together, waits for those "
+     "who lag before it goes on without them; they then read the rest on their own."},
+    {"l1.fill_finish_percent",
+     CISTERN_FIELD(unsigned, l1.fill_finish_percent),
+     {0, 100},
+     "A value on its way into L1 that nobody reads any more is read to its end if at most this "
+     "share of it is missing, in percent. 0: it never is."},
 
     // limits
     {"limits.max_value_bytes",
@@ -148,6 +164,12 @@ const Setting kSettings[] = {
      CISTERN_FIELD(unsigned, l2.prefetch_chunks),
      {1, 64},
      "How many chunks a read from L2 keeps under way at most. It begins with one."},
+    {"l2.negative_ttl",
+     CISTERN_FIELD(milliseconds, l2.negative_ttl),
+     {0, ms(1h)},
+     "How long this daemon remembers that L2 does not have a key, and answers without asking "
+     "again. A write through this daemon ends it at once; one through another daemon is not seen "
+     "before this has passed. 0s: L2 is always asked."},
     {"l2.redis.url",
      CISTERN_FIELD(RedisUrl, l2.redis.url),
      {},

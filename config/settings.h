@@ -21,6 +21,7 @@ using Member = T& (*)(Config&);
 using Field = std::variant<Member<std::uint64_t>,                 // a size
                            Member<std::optional<std::uint64_t>>,  // a size or auto
                            Member<unsigned>,                      // a number
+                           Member<Share>,                         // a share
                            Member<std::optional<unsigned>>,       // a number or auto
                            Member<milliseconds>,                  // a duration
                            Member<std::vector<Endpoint>>,         // a list of endpoints
@@ -29,7 +30,8 @@ using Field = std::variant<Member<std::uint64_t>,                 // a size
                            Member<std::string>,  // text
                            Member<RedisUrl>>;
 
-// Of sizes in bytes, of durations in milliseconds, of text in bytes, of numbers as they are.
+// Of sizes in bytes, of durations in milliseconds, of text in bytes, of shares in thousandths, of
+// numbers as they are.
 struct Bounds {
   std::uint64_t min = 0;
   std::uint64_t max = std::numeric_limits<std::uint64_t>::max();

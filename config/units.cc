@@ -73,6 +73,25 @@ std::optional<std::uint64_t> parse_count(std::string_view text) {
   return number;
 }
 
+std::optional<std::uint64_t> parse_share(std::string_view text) {
+  // Where the last digit that counts stands after the point: 0.001 is 0.1%.
+  std::size_t places = 3;
+  if (text.ends_with('%')) {
+    text.remove_suffix(1);
+    places = 1;
+  }
+  const std::size_t point = text.find('.');
+  std::string digits(text.substr(0, point));
+  std::string fraction;
+  if (digits.empty()) return std::nullopt;
+  if (point != text.npos) {
+    fraction = text.substr(point + 1);
+    if (fraction.empty() || fraction.size() > places) return std::nullopt;
+  }
+  fraction.append(places - fraction.size(), '0');
+  return parse_count(digits + fraction);
+}
+
 std::string format_size(std::uint64_t bytes) {
   return format(bytes, std::span(kSizes).first(kPrintedSizes));
 }
@@ -81,6 +100,13 @@ std::string format_duration(std::chrono::milliseconds duration) {
   // A duration of zero reads better in seconds.
   if (duration.count() == 0) return "0s";
   return format(static_cast<std::uint64_t>(duration.count()), kDurations);
+}
+
+std::string format_share(std::uint64_t per_mille) {
+  std::string text = fmt::format("{}.{:03}", per_mille / 1000, per_mille % 1000);
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.ends_with('.')) text.pop_back();
+  return text;
 }
 
 }  // namespace cistern::config

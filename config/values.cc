@@ -71,6 +71,20 @@ struct Format<unsigned> {
 };
 
 template <>
+struct Format<Share> {
+  static std::string expectation(const Bounds& bounds) {
+    return fmt::format("a share from {} to {}, such as 0.1 or 10%", format_share(bounds.min),
+                       format_share(bounds.max));
+  }
+  static Parsed<Share> parse(std::string_view text, const Bounds& bounds) {
+    const auto per_mille = parse_share(text);
+    if (!per_mille || !within(*per_mille, bounds)) return tl::unexpected(expectation(bounds));
+    return Share{static_cast<unsigned>(*per_mille)};
+  }
+  static std::string write(Share share) { return format_share(share.per_mille); }
+};
+
+template <>
 struct Format<milliseconds> {
   static std::string expectation(const Bounds& bounds) {
     return fmt::format("a duration from {} to {}", write(as_duration(bounds.min)),

@@ -76,6 +76,10 @@ service::Options service_options(const config::Config& config) {
   options.replace_grace = config.l2.replace_grace;
   options.prefetch_chunks = config.l2.prefetch_chunks;
   options.stream_window_bytes = config.limits.stream_window_bytes;
+  options.negative_ttl = config.l2.negative_ttl;
+  options.ttl_jitter = config.l1.ttl_jitter.per_mille / 1000.0;
+  options.fill_patience = config.l1.fill_patience;
+  options.fill_finish_percent = config.l1.fill_finish_percent;
   return options;
 }
 
@@ -114,8 +118,7 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
   }
   demand.l1_bytes = config.l1.max_bytes;
   demand.max_connections = config.limits.max_connections;
-  demand.window_bytes =
-      std::max(config.limits.stream_window_bytes, 2 * config.storage.chunk_bytes);
+  demand.window_bytes = std::max(config.limits.stream_window_bytes, 2 * config.storage.chunk_bytes);
   const auto budgets = net::plan_memory(demand);
   if (!budgets) {
     return base::fail(

@@ -40,6 +40,10 @@ struct Options {
   unsigned prefetch_chunks = 4;  // l2.prefetch_chunks
   // limits.stream_window_bytes: unspent credit of a PUT at most. Two chunks, where that is more.
   std::uint64_t stream_window_bytes = 0;
+  Duration negative_ttl{0};  // l2.negative_ttl; 0: L2 is always asked
+  double ttl_jitter = 0;     // l1.ttl_jitter, from 0 to 0.5
+  Duration fill_patience = std::chrono::milliseconds(100);  // l1.fill_patience
+  unsigned fill_finish_percent = 20;                        // l1.fill_finish_percent
 };
 
 class WriteGate;

@@ -50,12 +50,14 @@ TEST(Load, ReadsEverySetting) {
 server: {listen: ["tcp://0.0.0.0:1", "unix:///a.sock"], workers: 3, drain_timeout: 1s}
 admin: {listen: "[::1]:2"}
 memory: {limit: 1GiB}
-l1: {max_bytes: 128MiB, max_age: 1h}
+l1: {max_bytes: 128MiB, max_age: 1h, ttl_jitter: 12.5%, fill_patience: 7ms,
+  fill_finish_percent: 3}
 limits: {max_value_bytes: 1GB, max_key_bytes: 100B, max_metadata_bytes: 0, max_frame_bytes: 64KiB,
   stream_window_bytes: 2MiB, max_connections: 7, max_streams_per_connection: 8, idle_timeout: 1m,
   request_timeout: 4s, stall_timeout: 5s}
 storage: {chunk_bytes: 64KiB, default_ttl: 1d}
 l2: {kind: redis, max_idle: 2d, provisional_ttl: 7s, replace_grace: 6s, prefetch_chunks: 2,
+  negative_ttl: 9s,
   redis: {url: "redis://u:p@h:5/6", key_prefix: "x:", connect_timeout: 20ms, op_timeout: 3s,
     connections_per_worker: 16}}
 log: {level: warn, format: text}
@@ -68,6 +70,9 @@ log: {level: warn, format: text}
   EXPECT_EQ(config.memory.limit_bytes, proto::kGiB);
   EXPECT_EQ(config.l1.max_bytes, 128 * proto::kMiB);
   EXPECT_EQ(config.l1.max_age, std::chrono::hours(1));
+  EXPECT_EQ(config.l1.ttl_jitter.per_mille, 125u);
+  EXPECT_EQ(config.l1.fill_patience, milliseconds(7));
+  EXPECT_EQ(config.l1.fill_finish_percent, 3u);
   EXPECT_EQ(config.limits.max_value_bytes, 1'000'000'000u);
   EXPECT_EQ(config.limits.max_key_bytes, 100u);
   EXPECT_EQ(config.limits.max_metadata_bytes, 0u);
@@ -85,6 +90,7 @@ log: {level: warn, format: text}
   EXPECT_EQ(config.l2.provisional_ttl, std::chrono::seconds(7));
   EXPECT_EQ(config.l2.replace_grace, std::chrono::seconds(6));
   EXPECT_EQ(config.l2.prefetch_chunks, 2u);
+  EXPECT_EQ(config.l2.negative_ttl, milliseconds(9000));
   EXPECT_EQ(config.l2.redis.url.endpoint, Endpoint::tcp("h", 5));
   EXPECT_EQ(config.l2.redis.url.username, "u");
   EXPECT_EQ(config.l2.redis.url.password, "p");
@@ -208,6 +214,13 @@ TEST(Load, NamesValuesOutOfRange) {
               ElementsAre(HasSubstr("found \"1\"; expected a whole number from 2 to 16")));
   EXPECT_THAT(bad("limits: {max_connections: 4294967297}"),
               ElementsAre(HasSubstr("expected a whole number from 1 to 65536")));
+  EXPECT_THAT(bad("l1: {ttl_jitter: 51%}\nl2: {kind: redis}"),
+              ElementsAre("c.yaml:1: l1.ttl_jitter: found \"51%\"; expected a share from 0 to "
+                          "0.5, such as 0.1 or 10%"));
+  EXPECT_THAT(bad("l1: {fill_finish_percent: 101, fill_patience: 0ms}\nl2: {negative_ttl: 61m}"),
+              ElementsAre(HasSubstr("found \"101\"; expected a whole number from 0 to 100"),
+                          HasSubstr("found \"0ms\"; expected a duration from 1ms to 10s"),
+                          HasSubstr("found \"61m\"; expected a duration from 0s to 1h")));
   EXPECT_THAT(bad("storage: {default_ttl: 36501d}"),
               ElementsAre(HasSubstr("expected a duration from 0s to 36500d")));
 }

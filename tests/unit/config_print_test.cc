@@ -29,6 +29,7 @@ TEST(Print, IsReadBackAsTheSame) {
   for (const std::string yaml :
        {"", "server: {listen: [\"tcp://[::1]:0\", \"unix:///a b\"], workers: 2}\n",
         "l2: {kind: redis, redis: {key_prefix: '\"\\ $${x} #:', url: \"redis://h:1/2\"}}\n",
+        "l1: {ttl_jitter: 33.3%, fill_patience: 2s}\nl2: {kind: redis, negative_ttl: 1500ms}\n",
         "admin: {listen: none}\nmemory: {limit: 1GiB}\nlimits: {max_value_bytes: 1000B}\n"
         "log: {level: trace, format: text}\n"}) {
     const Config config = load_text(yaml, "c.yaml", {}).value();
@@ -83,8 +84,9 @@ TEST(Settings, AreEachTheirOwnMember) {
   for (const Setting& setting : settings()) {
     SCOPED_TRACE(setting.name);
     Config config;
-    for (const std::string candidate : {"3", "40MiB", "64KiB", "20B", "11s", "1h", "redis", "debug",
-                                        "text", "other:", "redis://other:1/1", "localhost:99"}) {
+    for (const std::string candidate :
+         {"3", "40MiB", "64KiB", "20B", "11s", "1h", "redis", "debug", "text",
+          "other:", "redis://other:1/1", "localhost:99", "0.2", "9s"}) {
       if (!assign(setting, {candidate}, config)) break;
     }
     EXPECT_EQ(settings_that_differ(config), std::set<std::string_view>{setting.name});

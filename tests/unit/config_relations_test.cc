@@ -79,6 +79,17 @@ TEST(Relations, RequestsOutliveOneOperation) {
   EXPECT_THAT(problems("limits: {request_timeout: 1s}"), IsEmpty());
 }
 
+TEST(Relations, NothingLeavesL1EarlyWithoutAnL2) {
+  EXPECT_THAT(problems("l1:\n  ttl_jitter: 10%\n"),
+              ElementsAre("c.yaml:2: l1.ttl_jitter: found 0.1; expected 0, since l2.kind is none "
+                          "by default: a value that leaves L1 early would be lost before its "
+                          "time"));
+  EXPECT_THAT(problems("l1: {ttl_jitter: 0.1}\nl2: {kind: none}\n"),
+              ElementsAre(HasSubstr("since l2.kind is none in line 2")));
+  EXPECT_THAT(problems("l1: {ttl_jitter: 0}\n"), IsEmpty());
+  EXPECT_THAT(problems("l1: {ttl_jitter: 0.5}\nl2: {kind: redis}\n"), IsEmpty());
+}
+
 TEST(Relations, ListenersDoNotCollide) {
   EXPECT_THAT(problems("server:\n  listen: [\"tcp://127.0.0.1:1\", \"tcp://127.0.0.1:1\"]\n"),
               ElementsAre("c.yaml:2: server.listen: found \"tcp://127.0.0.1:1\"; expected "

@@ -57,6 +57,32 @@ TEST(Units, ReadsNumbers) {
   }
 }
 
+TEST(Units, ReadsShares) {
+  EXPECT_EQ(parse_share("0"), 0u);
+  EXPECT_EQ(parse_share("0%"), 0u);
+  EXPECT_EQ(parse_share("0.1"), 100u);
+  EXPECT_EQ(parse_share("10%"), 100u);
+  EXPECT_EQ(parse_share("0.125"), 125u);
+  EXPECT_EQ(parse_share("12.5%"), 125u);
+  EXPECT_EQ(parse_share("1"), 1000u);
+  for (const std::string text :
+       {"", "%", ".", ".1", "1.", "-0.1", "+0.1", "0.1234", "1.25%", "0.1.1", "0,1", "1e-1", " 0.1",
+        "10 %", "10%%", "0.-1", "18446744073709551615"}) {
+    EXPECT_EQ(parse_share(text), std::nullopt) << '"' << text << '"';
+  }
+}
+
+TEST(Units, WritesShares) {
+  EXPECT_EQ(format_share(0), "0");
+  EXPECT_EQ(format_share(1), "0.001");
+  EXPECT_EQ(format_share(100), "0.1");
+  EXPECT_EQ(format_share(125), "0.125");
+  EXPECT_EQ(format_share(1000), "1");
+  for (std::uint64_t share = 0; share <= 2000; ++share) {
+    ASSERT_EQ(parse_share(format_share(share)), share);
+  }
+}
+
 TEST(Units, WritesTheLargestUnitThatDivides) {
   EXPECT_EQ(format_size(0), "0B");
   EXPECT_EQ(format_size(1000), "1000B");
