@@ -254,6 +254,11 @@ std::uint64_t Ledger::transferring() const {
   return transferring_locked();
 }
 
+bool Ledger::transfers_past_half() const {
+  const std::lock_guard lock(mutex_);
+  return transferring_locked() + used_locked(Account::kHeld) > budgets_.transfers / 2;
+}
+
 std::uint64_t Ledger::waiting() const {
   const std::lock_guard lock(mutex_);
   return queue_.size();

@@ -108,9 +108,12 @@ class Ledger {
   // Of what it may take; the transfers' is the one that they share.
   std::uint64_t budget(Account account) const;
   std::uint64_t transferring() const;  // fills, readers and uploads together
-  std::uint64_t waiting() const;       // tickets in the queue now
-  std::uint64_t waits_total() const;   // tickets that ever had to wait
-  Duration waited_total() const;       // how long, those of them that no longer do
+  // Whether transfers, and what readers hold, take more than half of what they share.
+  bool transfers_past_half() const;
+
+  std::uint64_t waiting() const;      // tickets in the queue now
+  std::uint64_t waits_total() const;  // tickets that ever had to wait
+  Duration waited_total() const;      // how long, those of them that no longer do
 
  private:
   friend class Reservation;

@@ -11,4 +11,9 @@ std::uint64_t hash_key(Bytes key) {
   return XXH3_64bits_withSeed(key.data(), key.size(), seed);
 }
 
+std::uint64_t second_hash(Bytes key) {
+  static const std::uint64_t seed = random_seed();
+  return XXH3_64bits_withSeed(key.data(), key.size(), seed);
+}
+
 }  // namespace cistern::base

@@ -31,12 +31,12 @@ using Version = std::uint64_t;
 // What a value is, beside its bytes. Immutable once the value is committed, but for TOUCH, which
 // replaces `expires_at_ms` alone.
 struct ValueMeta {
-  std::uint64_t size = 0;           // bytes
+  std::uint64_t size = 0;  // bytes
   Version version = 0;
   std::uint64_t expires_at_ms = 0;  // Unix time; 0: never
   std::uint32_t chunk_bytes = 0;    // a multiple of 4 KiB; every chunk but the last has this size
   proto::ValueDigest digest{};
-  std::string metadata;             // a JSON object as the writer sent it, or empty
+  std::string metadata;  // a JSON object as the writer sent it, or empty
 
   std::uint64_t chunk_count() const { return (size + chunk_bytes - 1) / chunk_bytes; }
   // Size of chunk `index`, which must be below chunk_count().
@@ -54,9 +54,12 @@ struct Condition {
 
   bool holds(std::optional<Version> current) const {
     switch (kind) {
-      case Kind::kNone: return true;
-      case Kind::kIfAbsent: return !current.has_value();
-      case Kind::kIfVersion: return current == version;
+      case Kind::kNone:
+        return true;
+      case Kind::kIfAbsent:
+        return !current.has_value();
+      case Kind::kIfVersion:
+        return current == version;
     }
     return false;
   }
@@ -65,5 +68,8 @@ struct Condition {
 // The hash under which a key is indexed everywhere in this process: XXH3-64 with a seed drawn at
 // start, so that no client can choose keys that collide.
 std::uint64_t hash_key(Bytes key);
+
+// Independent of hash_key(): the two together stand for a key where it isn't stored itself.
+std::uint64_t second_hash(Bytes key);
 
 }  // namespace cistern::base

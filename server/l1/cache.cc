@@ -144,6 +144,8 @@ std::optional<base::ValueMeta> Cache::describe(Bytes key, std::uint64_t hash, Ti
   return meta;
 }
 
+base::Duration Cache::max_age() const { return impl_->options.max_age; }
+
 bool Cache::could_hold(std::uint64_t cost_bytes) const {
   return cost_bytes <= impl_->budget.total();
 }

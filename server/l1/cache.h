@@ -150,6 +150,8 @@ class Cache {
   // All but the bytes, in the same way.
   std::optional<base::ValueMeta> describe(Bytes key, std::uint64_t hash, TimePoint now) const;
 
+  base::Duration max_age() const;
+
   // Whether a value of this cost, entry_overhead() included, could ever be stored.
   bool could_hold(std::uint64_t cost_bytes) const;
   // Cost of a large entry beside ValuePtr's own cost_bytes(), at most: a page for its block and a

@@ -3,87 +3,120 @@
 #include <algorithm>
 #include <utility>
 
-#include "server/service/room.h"
+#include "server/service/flight.h"
 #include "server/service/values.h"
-#include "server/service/window.h"
 
 namespace cistern::service {
 namespace {
 
-// A GET that L1 could not answer, and L2 is asked.
-class Miss : public std::enable_shared_from_this<Miss> {
+// A GET that L1 could not answer: a passenger of its key's flight.
+class Miss : public Flight::Passenger, public std::enable_shared_from_this<Miss> {
  public:
-  Miss(std::shared_ptr<Worker> worker, Key key, const proto::GetRequest& request, GetSink& sink)
-      : worker_(std::move(worker)),
-        key_(std::make_shared<const Key>(std::move(key))),
-        range_(request.range),
-        if_changed_(request.if_changed),
-        sink_(&sink),
-        token_(worker_->gate.begin_miss(key_->bytes(), key_->hash)) {}
+  Miss(std::shared_ptr<Worker> worker, std::shared_ptr<const Key> key,
+       const proto::GetRequest& request, GetSink& sink)
+      : Passenger(std::move(worker), std::move(key), request.range, request.if_changed),
+        sink_(&sink) {}
 
-  void start() {
-    worker_->store->get_manifest(
-        key_->text, [self = shared_from_this()](Result<std::optional<l2::Manifest>> manifest) {
-          self->on_manifest(std::move(manifest));
-        });
-  }
-
+  // False when L1 is to be asked again.
+  bool start(const std::function<bool()>& in_l1);
+  bool answered() const { return sink_ == nullptr; }
   void leave() {
     sink_ = nullptr;
-    ticket_.reset();
-    token_.release();
+    if (const auto flight = std::exchange(flight_, nullptr)) flight->leave(*this);
+    source_.reset();
   }
+  void land(Flight::Landing landing) override;
 
  private:
-  void on_manifest(Result<std::optional<l2::Manifest>> manifest);
   void on_inline(const l2::Manifest& manifest, const std::optional<proto::Range>& cover);
-  void on_chunked(const base::ValueMeta& meta, const std::optional<proto::Range>& cover);
-  void pass_by_l1(const base::ValueMeta& meta, const std::optional<proto::Range>& cover,
-                  const Reading& reading);
-  void answer(const base::ValueMeta& meta, const std::optional<proto::Range>& cover,
-              Reading reading, std::unique_ptr<ChunkSource> source);
+  void open();
+  void answer();
   void fail(const Error& error) {
     if (GetSink* const sink = std::exchange(sink_, nullptr)) sink->on_failed(error);
   }
 
-  const std::shared_ptr<Worker> worker_;
-  const std::shared_ptr<const Key> key_;
-  const std::optional<proto::Range> range_;
-  const std::optional<std::uint64_t> if_changed_;
   GetSink* sink_;  // null once it was answered, or has left
-  WriteGate::MissToken token_;
-  std::shared_ptr<base::Ledger::Ticket> ticket_;
+  std::shared_ptr<Flight> flight_;
+  // Once it has landed.
+  std::optional<Reading> reading_;
+  std::optional<proto::Range> cover_;
+  std::unique_ptr<ChunkSource> source_;
 };
 
-void Miss::on_manifest(Result<std::optional<l2::Manifest>> manifest) {
-  if (sink_ == nullptr) return;
-  if (!manifest) return fail(manifest.error());
-  if (!manifest->has_value()) return fail({Status::kNotFound, {}});
-  const base::ValueMeta& meta = (*manifest)->meta;
-  const Result<std::optional<proto::Range>> cover = cover_of(range_, meta);
-  const bool is_inline = meta.size <= l2::kInlineBytes;
-  if (if_changed_ == meta.version) {
-    fail({Status::kNotModified, {}});
-  } else if (!cover) {
-    fail(cover.error());
-  } else if (is_inline) {
-    on_inline(**manifest, *cover);
-  } else {
-    on_chunked(meta, *cover);
+bool Miss::start(const std::function<bool()>& in_l1) {
+  for (;;) {
+    WriteGate::Boarding boarding = worker_->gate.board(
+        key_->bytes(), key_->hash, worker_->loop.now(), in_l1, [this](WriteGate::MissToken token) {
+          return std::make_shared<Flight>(*worker_, key_, std::move(token));
+        });
+    using Kind = WriteGate::Boarding::Kind;
+    if (boarding.kind == Kind::kInL1) return false;
+    if (boarding.kind == Kind::kAbsent) {
+      fail({Status::kNotFound, {}});
+      return true;
+    }
+    flight_ = std::move(boarding.flight);
+    Flight::Boarding joined = flight_->join(shared_from_this());
+    if (joined.kind == Flight::Boarding::Kind::kRefused) {
+      worker_->gate.retire(*flight_, key_->bytes(), key_->hash);
+      flight_.reset();
+      continue;
+    }
+    if (boarding.kind == Kind::kBegin) flight_->begin();
+    if (joined.kind == Flight::Boarding::Kind::kLanded) land(std::move(joined.landing));
+    return true;
   }
+}
+
+void Miss::land(Flight::Landing landing) {
+  const auto self = shared_from_this();
+  flight_.reset();
+  if (sink_ == nullptr) return;
+  if (landing.error) return fail(*landing.error);
+  const base::ValueMeta& meta =
+      landing.manifest != nullptr ? landing.manifest->meta : *landing.meta;
+  if (if_changed_ == meta.version) return fail({Status::kNotModified, {}});
+  const Result<std::optional<proto::Range>> cover = cover_of(range_, meta);
+  if (!cover) return fail(cover.error());
+  cover_ = *cover;
+  if (landing.manifest != nullptr) return on_inline(*landing.manifest, *cover);
+  reading_ = landing.reading ? std::move(landing.reading)
+                             : std::optional(make_reading(worker_, key_, meta, *cover));
+  source_ = std::move(landing.source);
+  if (reading_->first == reading_->end) return answer();  // an empty range
+  if (source_ == nullptr) source_ = source_in_l2(*reading_);
+  open();
+}
+
+// A passing fill is admitted first, so that what is answered moves.
+void Miss::open() {
+  if (sink_ == nullptr) return;
+  if (!source_->opened()) {
+    reading_->waker->set([weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->open();
+    });
+    return reading_->waker->wait();
+  }
+  if (const Error* const error = source_->error()) {
+    const Error why = *error;
+    source_.reset();
+    return fail(why);
+  }
+  answer();
+}
+
+void Miss::answer() {
+  const base::ValueMeta meta = *reading_->meta;
+  auto reader = std::make_unique<StreamReader>(std::move(*reading_), std::move(source_));
+  std::exchange(sink_, nullptr)->on_value(meta, cover_, proto::kInL2, std::move(reader));
 }
 
 void Miss::on_inline(const l2::Manifest& manifest, const std::optional<proto::Range>& cover) {
   const base::ValueMeta& meta = manifest.meta;
-  worker_->gate.publish_if_allowed(token_, [&] {
-    insert_bytes(*worker_, key_->bytes(), key_->hash, meta, manifest.inline_bytes,
-                 manifest.inline_digest, {}, l1::Source::kFill);
-  });
-  token_.release();
   if (!fits_one_answer(meta.size, meta.chunk_bytes)) {
-    Reading reading = make_reading(worker_, key_, meta, cover);
-    auto source = source_in_memory(reading, value_of(meta, manifest.inline_bytes));
-    return answer(meta, cover, std::move(reading), std::move(source));
+    reading_ = make_reading(worker_, key_, meta, cover);
+    source_ = source_in_memory(*reading_, value_of(meta, manifest.inline_bytes));
+    return answer();
   }
   const l1::SmallView view{.size = meta.size,
                            .version = meta.version,
@@ -93,46 +126,6 @@ void Miss::on_inline(const l2::Manifest& manifest, const std::optional<proto::Ra
                            .metadata = proto::as_bytes(meta.metadata),
                            .bytes = manifest.inline_bytes};
   std::exchange(sink_, nullptr)->on_small(view, proto::kInL2);
-}
-
-void Miss::on_chunked(const base::ValueMeta& meta, const std::optional<proto::Range>& cover) {
-  Reading reading = make_reading(worker_, key_, meta, cover);
-  if (reading.first == reading.end) {  // an empty range
-    return answer(meta, cover, reading, nullptr);
-  }
-  if (!reading.whole()) return pass_by_l1(meta, cover, reading);
-  const std::uint64_t cost =
-      base::ChunkedValue::cost_for(meta.size, meta.chunk_bytes, meta.metadata.size()) +
-      worker_->cache.entry_overhead(key_->text.size());
-  make_room(worker_, *key_, cost, weak_from_this(), [this, meta, cover, reading](l1::Room room) {
-    if (sink_ == nullptr) return;
-    if (!room) return pass_by_l1(meta, cover, reading);
-    auto source = source_for_l1(reading, std::move(room), std::move(token_));
-    answer(meta, cover, reading, std::move(source));
-  });
-}
-
-void Miss::pass_by_l1(const base::ValueMeta& meta, const std::optional<proto::Range>& cover,
-                      const Reading& reading) {
-  token_.release();  // nothing of it will be kept
-  Error why;
-  const std::uint64_t bytes = window_bytes(meta, reading.first, reading.end);
-  ticket_ = admit(
-      *worker_, bytes,
-      [weak = weak_from_this(), meta, cover, reading](base::Reservation window) {
-        const auto self = weak.lock();
-        if (!self || self->sink_ == nullptr) return;
-        auto source = source_in_l2(reading, std::move(window));
-        self->answer(meta, cover, reading, std::move(source));
-      },
-      why);
-  if (ticket_ == nullptr) fail(why);
-}
-
-void Miss::answer(const base::ValueMeta& meta, const std::optional<proto::Range>& cover,
-                  Reading reading, std::unique_ptr<ChunkSource> source) {
-  auto reader = std::make_unique<StreamReader>(std::move(reading), std::move(source));
-  std::exchange(sink_, nullptr)->on_value(meta, cover, proto::kInL2, std::move(reader));
 }
 
 // A hit on a value that is not small. False when it was evicted in this moment: then it's a miss.
@@ -172,11 +165,9 @@ bool answer_large(const std::shared_ptr<Worker>& worker, const proto::GetRequest
   return true;
 }
 
-}  // namespace
-
-OperationPtr get(const std::shared_ptr<Worker>& worker, const proto::GetRequest& request,
-                 GetSink& sink) {
-  const std::uint64_t hash = base::hash_key(request.key);
+// False when L1 doesn't have it.
+bool answer_from_l1(const std::shared_ptr<Worker>& worker, const proto::GetRequest& request,
+                    std::uint64_t hash, GetSink& sink) {
   bool not_modified = false;
   std::optional<std::uint64_t> past_size;  // of a value that ends before the range
   const l1::Cache::Found found =
@@ -190,24 +181,37 @@ OperationPtr get(const std::shared_ptr<Worker>& worker, const proto::GetRequest&
           sink.on_small(view, proto::kInL1);
         }
       });
-  if (found.hit && found.large == nullptr) {
-    if (not_modified) sink.on_failed({Status::kNotModified, {}});
-    if (past_size) {
-      base::ValueMeta meta;
-      meta.size = *past_size;
-      meta.chunk_bytes = 1;
-      sink.on_failed(cover_of(request.range, meta).error());
-    }
-    return nullptr;
+  if (!found.hit) return false;
+  if (found.large != nullptr) return answer_large(worker, request, hash, found.large, sink);
+  if (not_modified) sink.on_failed({Status::kNotModified, {}});
+  if (past_size) {
+    base::ValueMeta meta;
+    meta.size = *past_size;
+    meta.chunk_bytes = 1;
+    sink.on_failed(cover_of(request.range, meta).error());
   }
-  if (found.hit && answer_large(worker, request, hash, found.large, sink)) return nullptr;
+  return true;
+}
+
+}  // namespace
+
+OperationPtr get(const std::shared_ptr<Worker>& worker, const proto::GetRequest& request,
+                 GetSink& sink) {
+  const std::uint64_t hash = base::hash_key(request.key);
+  if (answer_from_l1(worker, request, hash, sink)) return nullptr;
   if (worker->store == nullptr) {
     sink.on_failed({Status::kNotFound, {}});
     return nullptr;
   }
-  auto miss = std::make_shared<Miss>(worker, Key(request.key, hash), request, sink);
-  miss->start();
-  return std::make_unique<Handle<Miss>>(std::move(miss));
+  const auto miss =
+      std::make_shared<Miss>(worker, std::make_shared<const Key>(request.key, hash), request, sink);
+  // A fill that has ended since L1 was asked is found there.
+  while (!miss->start(
+      [&] { return worker->cache.peek(request.key, hash, worker->loop.now()).has_value(); })) {
+    if (answer_from_l1(worker, request, hash, sink)) return nullptr;
+  }
+  if (miss->answered()) return nullptr;
+  return std::make_unique<Handle<Miss>>(miss);
 }
 
 }  // namespace cistern::service

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "server/service/edit.h"
+#include "server/service/fill.h"
 #include "server/service/get.h"
 #include "server/service/put.h"
 #include "server/service/stat.h"
@@ -64,7 +65,9 @@ Shared::Shared(const Options& the_options, l1::Cache& the_cache, base::Ledger& t
     : options(the_options),
       cache(the_cache),
       ledger(the_ledger),
-      gate(std::make_unique<WriteGate>()) {}
+      gate(std::make_unique<WriteGate>(the_options.negative_ttl)),
+      passing_fills(std::make_unique<Passing>()),
+      passing(*passing_fills) {}
 
 Shared::~Shared() = default;
 

@@ -46,6 +46,7 @@ struct Options {
   unsigned fill_finish_percent = 20;                        // l1.fill_finish_percent
 };
 
+class Passing;
 class WriteGate;
 class Worker;
 
@@ -59,6 +60,8 @@ class Shared {
   l1::Cache& cache;
   base::Ledger& ledger;
   const std::unique_ptr<WriteGate> gate;
+  const std::unique_ptr<Passing> passing_fills;
+  Passing& passing;
 };
 
 // A value on its way to one reader. Pulled: it reads ahead from L2 within a bounded window and

@@ -5,8 +5,7 @@
 
 #include <fmt/format.h>
 
-#include "server/base/check.h"
-#include "server/service/window.h"
+#include "server/service/fill.h"
 
 namespace cistern::service {
 
@@ -65,14 +64,16 @@ Reading make_reading(std::shared_ptr<Worker> worker, std::shared_ptr<const Key> 
 // ----------------------------------------------------------------------------------- StreamReader
 
 StreamReader::StreamReader(Reading reading, std::unique_ptr<ChunkSource> source)
-    : reading_(std::move(reading)), source_(std::move(source)), index_(reading_.first) {}
+    : reading_(std::move(reading)), source_(std::move(source)), index_(reading_.first) {
+  if (source_ != nullptr && reading_.whole() && !source_->verified()) hasher_.emplace();
+}
 
 StreamReader::~StreamReader() { reading_.waker->close(); }
 
 void StreamReader::on_ready(std::function<void()> ready) { reading_.waker->set(std::move(ready)); }
 
 proto::Piece StreamReader::next(std::size_t max_bytes) {
-  if (in_hand_.chunk != nullptr) return max_bytes == 0 ? wait() : cut(max_bytes);
+  if (error_) return failed(*error_);
   if (index_ == reading_.end) {
     source_.reset();
     proto::Piece piece;
@@ -83,8 +84,8 @@ proto::Piece StreamReader::next(std::size_t max_bytes) {
   if (const Error* const error = source_->error()) return failed(*error);
   if (max_bytes == 0) return wait();
   for (;;) {
-    in_hand_ = source_->take(index_);
-    switch (in_hand_.kind) {
+    Taken taken = source_->take(index_);
+    switch (taken.kind) {
       case Taken::Kind::kWait:
         return wait();
       case Taken::Kind::kFailed:
@@ -93,9 +94,24 @@ proto::Piece StreamReader::next(std::size_t max_bytes) {
         source_ = source_->successor(index_);
         continue;
       case Taken::Kind::kChunk:
-        return cut(max_bytes);
+        if (offset_ == 0 && !verify(*taken.chunk)) return failed(*error_);
+        return cut(std::move(taken), max_bytes);
     }
   }
+}
+
+// The last bytes of a value that isn't what its writer wrote don't leave the daemon.
+bool StreamReader::verify(const base::Chunk& chunk) {
+  if (!hasher_) return true;
+  hasher_->add(chunk.digest());
+  const base::ValueMeta& meta = *reading_.meta;
+  if (index_ + 1 < reading_.end || hasher_->finish(meta.chunk_bytes, meta.size) == meta.digest) {
+    return true;
+  }
+  reading_.worker->value_lost(*reading_.key, meta.version);
+  error_ =
+      Error{Status::kValueLost, "the chunks in the second tier do not have the value's digest"};
+  return false;
 }
 
 proto::Piece StreamReader::wait() {
@@ -110,22 +126,18 @@ proto::Piece StreamReader::failed(const Error& error) {
   return piece;
 }
 
-proto::Piece StreamReader::cut(std::size_t max_bytes) {
-  const Bytes left = in_hand_.chunk->bytes().subspan(offset_);
+proto::Piece StreamReader::cut(Taken taken, std::size_t max_bytes) {
+  const Bytes left = taken.chunk->bytes().subspan(offset_);
   proto::Piece piece;
   piece.kind = proto::Piece::Kind::kBytes;
   piece.bytes.data = left.data();
   piece.bytes.size = std::min(max_bytes, left.size());
+  piece.bytes.owner = std::move(taken.owner);
   offset_ += piece.bytes.size;
-  if (piece.bytes.size < left.size()) {
-    piece.bytes.owner = in_hand_.owner;
-    if (source_->keeps_chunks()) in_hand_ = {};
-    return piece;
-  }
-  piece.chunk_end = in_hand_.chunk->digest();
-  piece.bytes.owner = std::move(in_hand_.owner);
-  in_hand_ = {};
+  if (piece.bytes.size < left.size()) return piece;
+  piece.chunk_end = taken.chunk->digest();
   offset_ = 0;
+  source_->passed(index_);
   if (++index_ == reading_.end) source_.reset();
   return piece;
 }
@@ -137,14 +149,20 @@ namespace {
 class MemorySource : public ChunkSource {
  public:
   MemorySource(Reading reading, base::ValuePtr value)
-      : reading_(std::move(reading)), value_(std::move(value)) {}
+      : reading_(std::move(reading)), value_(std::move(value)), index_(reading_.first) {
+    if (reading_.worker->store != nullptr && reading_.meta->size > l2::kInlineBytes) renew();
+  }
+  ~MemorySource() override { reading_.worker->loop.cancel(renewal_); }
+  MemorySource(const MemorySource&) = delete;
+  MemorySource& operator=(const MemorySource&) = delete;
 
   Taken take(std::uint64_t index) override {
+    index_ = index;
     base::ChunkPtr chunk = value_->chunk(index);
     if (chunk == nullptr) return {.kind = Taken::Kind::kGone};
     return {.kind = Taken::Kind::kChunk, .chunk = chunk, .owner = chunk};
   }
-  bool keeps_chunks() const override { return true; }
+  bool verified() const override { return true; }
 
   std::unique_ptr<ChunkSource> successor(std::uint64_t index) override {
     Reading rest = reading_;
@@ -153,8 +171,23 @@ class MemorySource : public ChunkSource {
   }
 
  private:
+  // From the moment in which the value is revoked L2 alone has it, where it may have been replaced:
+  // its chunks have to last until the reader, however slow, comes for the next one.
+  void renew() {
+    const Duration grace = reading_.worker->options.replace_grace;
+    renewal_ = reading_.worker->loop.after(grace / 3, [this, grace] {
+      if (value_->revoked()) {
+        reading_.worker->upkeep.expire({reading_.key->text, reading_.meta->version, reading_.end},
+                                       index_, grace, true);
+      }
+      renew();
+    });
+  }
+
   const Reading reading_;
   const base::ValuePtr value_;
+  std::uint64_t index_;
+  base::Loop::TimerId renewal_ = base::Loop::TimerId::kNone;
 };
 
 }  // namespace

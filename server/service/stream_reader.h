@@ -44,14 +44,16 @@ struct Taken {
 class ChunkSource {
  public:
   virtual ~ChunkSource() = default;
-  // Chunk `index`; calls go up one by one, and a call may be repeated until it yields kChunk, or
-  // for as long as the source keeps its chunks.
+  // Chunk `index`; it goes up one by one, and every call may be repeated. A reader asks for its
+  // chunk again for each piece of it and keeps none from one to the next: what one that stands
+  // still had in its hands could not be taken back.
   virtual Taken take(std::uint64_t index) = 0;
-  // Whether take() yields a chunk again and again, so that its reader doesn't keep it from one
-  // piece to the next. Has to be true where a chunk isn't charged to the reader itself: what a
-  // reader that stands still had in its hands would stay, in no account, when the value is evicted
-  // and revoked.
-  virtual bool keeps_chunks() const = 0;
+  // It has all of chunk `index`, and asks for it no more.
+  virtual void passed(std::uint64_t /*index*/) {}
+  // Whether take() may yield something; else the reading's waker tells when to ask again.
+  virtual bool opened() { return true; }
+  // Whether the value's own digest was compared with its chunks' already.
+  virtual bool verified() const { return false; }
   // Null as long as nothing has failed.
   virtual const Error* error() const { return nullptr; }
   // After kGone: what has the chunks from `index` on.
@@ -92,13 +94,16 @@ class StreamReader : public Reader {
  private:
   proto::Piece wait();
   proto::Piece failed(const Error& error);
-  proto::Piece cut(std::size_t max_bytes);
+  proto::Piece cut(Taken taken, std::size_t max_bytes);
+  // False when all chunks are here and aren't the value's.
+  bool verify(const base::Chunk& chunk);
 
   const Reading reading_;
   std::unique_ptr<ChunkSource> source_;  // null once all was taken
-  std::uint64_t index_;                  // of the chunk in hand, or the next one
-  Taken in_hand_;
-  std::size_t offset_ = 0;  // what was sent already of chunk `index_`
+  std::uint64_t index_;                  // of the chunk that it is in
+  std::size_t offset_ = 0;               // what was sent already of that
+  std::optional<proto::ValueHasher> hasher_;
+  std::optional<Error> error_;
 };
 
 // A value that is in memory, as of an L1 hit. Successor: L2, when the value was revoked.

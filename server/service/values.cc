@@ -39,7 +39,8 @@ base::ValuePtr value_of(const base::ValueMeta& meta, Bytes bytes) {
 
 l1::Cache::Outcome insert_bytes(Worker& worker, Bytes key, std::uint64_t hash,
                                 const base::ValueMeta& meta, Bytes bytes, proto::ChunkDigest digest,
-                                const base::Condition& condition, l1::Source source) {
+                                const base::Condition& condition, l1::Source source,
+                                std::optional<base::TimePoint> since) {
   const base::TimePoint now = worker.loop.now();
   l1::NewEntry entry;
   entry.meta = &meta;
@@ -57,7 +58,7 @@ l1::Cache::Outcome insert_bytes(Worker& worker, Bytes key, std::uint64_t hash,
     entry.meta = &entry.large->meta();
   }
   return worker.cache.insert(key, hash, entry, std::move(room), condition, source,
-                             worker.stay(meta.expires_at_ms), now, worker.loop.unix_ms());
+                             worker.stay(meta.expires_at_ms, since), now, worker.loop.unix_ms());
 }
 
 }  // namespace cistern::service

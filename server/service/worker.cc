@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "server/base/log.h"
+#include "server/base/rng.h"
 
 namespace cistern::service {
 
@@ -20,7 +21,8 @@ Worker::Worker(Shared& shared_state, base::Loop& the_loop, l2::Store* the_store,
       ledger(shared_state.ledger),
       gate(*shared_state.gate),
       upkeep(the_store, the_metrics, [this] { check_idle(); }),
-      renewed_(the_store == nullptr ? 0 : kRenewedSlots) {}
+      renewed_(the_store == nullptr ? 0 : kRenewedSlots),
+      jitter_(base::random_seed()) {}
 
 Worker::Job& Worker::Job::operator=(Job&& other) noexcept {
   if (this != &other) {
@@ -34,16 +36,24 @@ Worker::Job& Worker::Job::operator=(Job&& other) noexcept {
 void Worker::Job::end() {
   if (worker_ == nullptr) return;
   const std::shared_ptr<Worker> worker = std::move(worker_);
+  worker->end_work(place_);
+}
+
+Worker::Work Worker::begin_work(std::shared_ptr<void> work) {
+  return jobs_.insert(jobs_.end(), std::move(work));
+}
+
+void Worker::end_work(Work place) {
   // Destroyed once the list is in order again: its end may be that of another job.
-  const std::shared_ptr<void> work = std::move(*place_);
-  worker->jobs_.erase(place_);
-  worker->check_idle();
+  const std::shared_ptr<void> work = std::move(*place);
+  jobs_.erase(place);
+  check_idle();
 }
 
 Worker::Job Worker::begin_job(std::shared_ptr<void> work) {
   Job job;
   job.worker_ = shared_from_this();
-  job.place_ = jobs_.insert(jobs_.end(), std::move(work));
+  job.place_ = begin_work(std::move(work));
   return job;
 }
 
@@ -92,8 +102,21 @@ Duration Worker::chunk_ttl(std::uint64_t expires_at_ms) const {
   return milliseconds(std::min(left_ms, proto::kMaxTtlMs)) + options.replace_grace;
 }
 
-Duration Worker::stay(std::uint64_t expires_at_ms) const {
-  return store != nullptr && expires_at_ms == 0 ? options.max_idle / 2 : Duration{0};
+Duration Worker::stay(std::uint64_t expires_at_ms, std::optional<base::TimePoint> since) const {
+  if (store == nullptr) return Duration{0};
+  Duration stay = expires_at_ms == 0 ? options.max_idle / 2 : Duration::max();
+  if (const Duration max_age = cache.max_age(); max_age > Duration{0} && since) {
+    stay = std::min(stay, std::max(Duration{1}, max_age - (loop.now() - *since)));
+  }
+  const std::uint64_t now_ms = loop.unix_ms();
+  if (options.ttl_jitter > 0 && expires_at_ms > now_ms) {
+    const auto left_ms = static_cast<double>(std::min(expires_at_ms - now_ms, proto::kMaxTtlMs));
+    const double share = options.ttl_jitter * std::generate_canonical<double, 53>(jitter_);
+    stay = std::min<Duration>(
+        stay, std::chrono::duration_cast<Duration>(
+                  std::chrono::duration<double, std::milli>(std::max(1.0, left_ms * (1 - share)))));
+  }
+  return stay == Duration::max() ? Duration{0} : stay;
 }
 
 void Worker::value_lost(const Key& key, base::Version version) {

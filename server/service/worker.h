@@ -6,6 +6,8 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -42,7 +44,13 @@ class Worker : public std::enable_shared_from_this<Worker> {
   Upkeep upkeep;
   std::uint64_t inline_bytes = 0;  // kept for inline PUTs that wait for L2
 
-  // Keeps drain() waiting, and `work` alive, until it is destroyed.
+  // Keeps drain() waiting, and `work` alive, until end_work(). On the loop; the caller must keep
+  // the worker, unless it is called by what only runs on its loop.
+  using Work = std::list<std::shared_ptr<void>>::iterator;
+  Work begin_work(std::shared_ptr<void> work);
+  void end_work(Work work);
+
+  // The same, ended when it is destroyed.
   class Job {
    public:
     Job() = default;
@@ -54,7 +62,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
    private:
     friend class Worker;
     std::shared_ptr<Worker> worker_;
-    std::list<std::shared_ptr<void>>::iterator place_;
+    Work place_;
   };
   Job begin_job(std::shared_ptr<void> work);
   // The service is gone: what waits is dropped.
@@ -71,7 +79,9 @@ class Worker : public std::enable_shared_from_this<Worker> {
   Duration chunk_ttl(std::uint64_t expires_at_ms) const;
   // The longest stay in L1 of an entry that L2 has too. Without an expiry of its own it leaves L1
   // early enough for a read to reach L2, and renew it there, before it has lain idle for too long.
-  Duration stay(std::uint64_t expires_at_ms) const;
+  // A random share of its time to live is taken off, up to Options::ttl_jitter; and of max_age
+  // what has passed since L2 was asked, at `since`, for what is put into L1 now.
+  Duration stay(std::uint64_t expires_at_ms, std::optional<base::TimePoint> since = {}) const;
 
   // A chunk or manifest of this version was missing or corrupt: nobody shall find the value again.
   void value_lost(const Key& key, base::Version version);
@@ -97,6 +107,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
   std::function<void()> idle_;
   // By version; a collision costs one renewal too many. Empty without L2.
   std::vector<Renewed> renewed_;
+  mutable std::mt19937_64 jitter_;
 };
 
 // The handle of an operation: whoever destroys it leaves.

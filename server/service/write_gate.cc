@@ -36,6 +36,13 @@ struct WriteGate::Entry {
   bool running = false;            // a turn is held or granted
   std::list<Waiter*> queue;        // of those who wait; empty unless running
   std::uint64_t tokens = 0;
+  std::weak_ptr<Flight> flight;  // has a token
+
+  // A write, or another change of L1: THE RULE's "begins".
+  void begin_change() {
+    ++writes_begun;
+    flight.reset();
+  }
 
   bool unused() const { return !running && tokens == 0; }
 };
@@ -43,6 +50,7 @@ struct WriteGate::Entry {
 struct WriteGate::Shard {
   mutable std::mutex mutex;
   std::unordered_map<OwnedKey, Entry, KeyHash, KeyEqual> entries;
+  AbsentKeys absent;
 
   Entry* find(base::Bytes key, std::uint64_t hash) {
     const auto found = entries.find(KeyView{proto::as_text(key), hash});
@@ -175,7 +183,11 @@ void WriteGate::MissToken::release() {
 
 // -------------------------------------------------------------------------------------- WriteGate
 
-WriteGate::WriteGate() : shards_(std::make_unique<std::array<Shard, kShards>>()) {}
+WriteGate::WriteGate(base::Duration negative_ttl)
+    : negative_ttl_(negative_ttl), shards_(std::make_unique<std::array<Shard, kShards>>()) {
+  if (negative_ttl_ <= base::Duration{0}) return;
+  for (Shard& shard : *shards_) shard.absent.resize(kAbsentKeys / kShards);
+}
 
 WriteGate::~WriteGate() {
   for (const Shard& shard : *shards_) CHECK(shard.entries.empty());
@@ -190,8 +202,9 @@ std::shared_ptr<WriteGate::Waiter> WriteGate::enter(base::Bytes key, std::uint64
                                                     base::Loop& loop, Granted granted) {
   Shard& shard = shard_of(hash);
   std::unique_lock lock(shard.mutex);
+  shard.absent.forget(key, hash);
   Entry& entry = shard.find_or_add(key, hash);
-  ++entry.writes_begun;
+  entry.begin_change();
   if (!entry.running) {
     entry.running = true;
     lock.unlock();
@@ -204,9 +217,16 @@ std::shared_ptr<WriteGate::Waiter> WriteGate::enter(base::Bytes key, std::uint64
   return waiter;
 }
 
-WriteGate::MissToken WriteGate::begin_miss(base::Bytes key, std::uint64_t hash) {
+WriteGate::Boarding WriteGate::board(
+    base::Bytes key, std::uint64_t hash, base::TimePoint now, const std::function<bool()>& in_l1,
+    const std::function<std::shared_ptr<Flight>(MissToken)>& make) {
   Shard& shard = shard_of(hash);
   const std::lock_guard lock(shard.mutex);
+  if (Entry* const entry = shard.find(key, hash)) {
+    if (auto flight = entry->flight.lock()) return {Boarding::Kind::kJoin, std::move(flight)};
+  }
+  if (in_l1()) return {Boarding::Kind::kInL1, nullptr};
+  if (shard.absent.has(key, hash, now)) return {Boarding::Kind::kAbsent, nullptr};
   Entry& entry = shard.find_or_add(key, hash);
   ++entry.tokens;
   MissToken token;
@@ -214,7 +234,31 @@ WriteGate::MissToken WriteGate::begin_miss(base::Bytes key, std::uint64_t hash) 
   token.entry_ = &entry;
   token.writes_begun_ = entry.writes_begun;
   token.write_was_pending_ = entry.running;
-  return token;
+  std::shared_ptr<Flight> flight = make(std::move(token));
+  entry.flight = flight;
+  return {Boarding::Kind::kBegin, std::move(flight)};
+}
+
+void WriteGate::retire(const Flight& flight, base::Bytes key, std::uint64_t hash) {
+  std::shared_ptr<Flight> current;  // let go of after the lock, which its end would take again
+  Shard& shard = shard_of(hash);
+  const std::lock_guard lock(shard.mutex);
+  Entry* const entry = shard.find(key, hash);
+  if (entry == nullptr) return;
+  current = entry->flight.lock();
+  if (current.get() == &flight) entry->flight.reset();
+}
+
+bool WriteGate::may_publish(const MissToken& token) const {
+  const std::unique_lock<std::mutex> lock = lock_of(token);
+  return allowed_locked(token);
+}
+
+void WriteGate::remember_absent(const MissToken& token, base::TimePoint now) {
+  const std::unique_lock<std::mutex> lock = lock_of(token);
+  if (!allowed_locked(token)) return;
+  const OwnedKey& key = *token.entry_->key;
+  token.shard_->absent.remember(proto::as_bytes(key.text), key.hash, now + negative_ttl_);
 }
 
 std::unique_lock<std::mutex> WriteGate::lock_of(const MissToken& token) {
@@ -229,7 +273,8 @@ bool WriteGate::allowed_locked(const MissToken& token) {
 std::unique_lock<std::mutex> WriteGate::lock_for_change(base::Bytes key, std::uint64_t hash) {
   Shard& shard = shard_of(hash);
   std::unique_lock lock(shard.mutex);
-  if (Entry* const entry = shard.find(key, hash)) ++entry->writes_begun;
+  shard.absent.forget(key, hash);
+  if (Entry* const entry = shard.find(key, hash)) entry->begin_change();
   return lock;
 }
 

@@ -1,4 +1,5 @@
-// The order of writes of one key, and the rule by which a miss may publish what it has read.
+// The order of writes of one key, what its misses share, and the rule by which a miss may publish
+// what it has read.
 //
 // With an L2 a write of a key (PUT, DELETE, TOUCH) holds the key's turn from before its commit
 // until L1 is published, or two PUTs could commit in one order and publish in the other. Turns of
@@ -19,8 +20,11 @@
 
 #include "server/base/loop.h"
 #include "server/base/types.h"
+#include "server/service/absent_keys.h"
 
 namespace cistern::service {
+
+class Flight;
 
 class WriteGate {
   struct Entry;
@@ -44,7 +48,8 @@ class WriteGate {
     Entry* entry_ = nullptr;
   };
 
-  // Taken by a miss before it asks L2; says later whether what it has read may be published.
+  // Taken for a flight of misses before it asks L2; says later whether what it has read may be
+  // published.
   // Movable; any thread.
   class MissToken {
    public:
@@ -67,7 +72,8 @@ class WriteGate {
   class Waiter;
   using Granted = std::function<void(Turn)>;
 
-  WriteGate();
+  // `negative_ttl`: how long a key that L2 doesn't have is remembered; 0: not at all.
+  explicit WriteGate(base::Duration negative_ttl = {});
   ~WriteGate();
   WriteGate(const WriteGate&) = delete;
   WriteGate& operator=(const WriteGate&) = delete;
@@ -80,7 +86,25 @@ class WriteGate {
   std::shared_ptr<Waiter> enter(base::Bytes key, std::uint64_t hash, base::Loop& loop,
                                 Granted granted);
 
-  MissToken begin_miss(base::Bytes key, std::uint64_t hash);
+  // What a GET that L1 could not answer does next.
+  struct Boarding {
+    enum class Kind : std::uint8_t {
+      kInL1,    // looks into L1 again: it has just been published there
+      kAbsent,  // L2 said a short while ago that it doesn't have the key
+      kJoin,    // joins `flight`; when that refuses, calls retire() and asks again
+      kBegin,   // joins `flight`, which is new, and begins it
+    };
+    Kind kind = Kind::kInL1;
+    std::shared_ptr<Flight> flight{};
+  };
+  // The flight of the key, or a new one, made by `make` with its token; both under the key's lock,
+  // so that there is one at a time. `in_l1` says whether L1 has the key now. Neither may call the
+  // gate.
+  Boarding board(base::Bytes key, std::uint64_t hash, base::TimePoint now,
+                 const std::function<bool()>& in_l1,
+                 const std::function<std::shared_ptr<Flight>(MissToken)>& make);
+  // Nobody is led to this flight any more.
+  void retire(const Flight& flight, base::Bytes key, std::uint64_t hash);
 
   // THE RULE. What a miss has read from L2 is published only if no write of its key was pending
   // (queued or running) when its token was taken, and neither a write nor another
@@ -89,6 +113,19 @@ class WriteGate {
   // joins the queue. An entry whose key has a token stays in the gate, so that none of this can be
   // forgotten meanwhile.
   //
+  // And what follows from it:
+  // - A write that begins, and every change of L1's entry (publication, removal, invalidation),
+  //   detaches the key's flight: nobody is led to it any more. Who has joined it finishes what it
+  //   began, one version and whole. Since a write changes L1's entry, or removes it, after its
+  //   commit and before it is acknowledged, who asks after that finds no flight that began before.
+  // - A flight that begins while a write is pending may be joined meanwhile and is never
+  //   published; the write's change detaches it.
+  // - That L2 doesn't have a key is remembered by the same rule, and forgotten by every write that
+  //   begins and every change.
+  // - A value that has expired is joined by nobody, and L1 serves nothing that has (flight.cc,
+  //   cache.h).
+  bool may_publish(const MissToken& token) const;
+
   // `publish` runs under the gate's lock of the key, so that no write can begin between the check
   // and the publication; it must not call the gate. Returns whether it ran.
   template <typename Publish>
@@ -98,6 +135,9 @@ class WriteGate {
     publish();
     return true;
   }
+
+  // L2 has said that it doesn't have the key; remembered if the rule allows.
+  void remember_absent(const MissToken& token, base::TimePoint now);
 
   // Any other change of L1: what a write publishes or removes, and an entry that is dropped because
   // its copy in L2 is lost or in doubt. Counts as a write for tokens. `apply` runs under the key's
@@ -119,6 +159,7 @@ class WriteGate {
   static bool allowed_locked(const MissToken& token);
   std::unique_lock<std::mutex> lock_for_change(base::Bytes key, std::uint64_t hash);
 
+  const base::Duration negative_ttl_;
   const std::unique_ptr<std::array<Shard, kShards>> shards_;
 };
 

@@ -15,6 +15,18 @@ using service::WriteGate;
 
 const base::Bytes kKey = proto::as_bytes("k");
 
+// A token as a flight has one.
+WriteGate::MissToken miss_of(WriteGate& gate, base::Bytes key = kKey) {
+  WriteGate::MissToken taken;
+  gate.board(
+      key, base::hash_key(key), base::TimePoint{}, [] { return false; },
+      [&](WriteGate::MissToken token) {
+        taken = std::move(token);
+        return std::shared_ptr<service::Flight>();
+      });
+  return taken;
+}
+
 struct Queue {
   WriteGate gate;
   ManualLoop loops[2];
@@ -27,7 +39,7 @@ struct Queue {
       turns.push_back(std::move(turn));
     });
   }
-  WriteGate::MissToken miss() { return gate.begin_miss(kKey, base::hash_key(kKey)); }
+  WriteGate::MissToken miss() { return miss_of(gate); }
   bool may_publish(const WriteGate::MissToken& token) {
     return gate.publish_if_allowed(token, [] {});
   }
@@ -96,8 +108,7 @@ TEST(WriteGate, AMissPublishesOnlyWithoutAWrite) {
     const auto before = queue.miss();
     queue.gate.change(kKey, base::hash_key(kKey), [] {});
     EXPECT_FALSE(queue.may_publish(before));
-    const auto other =
-        queue.gate.begin_miss(proto::as_bytes("other"), base::hash_key(proto::as_bytes("other")));
+    const auto other = miss_of(queue.gate, proto::as_bytes("other"));
     queue.gate.change(kKey, base::hash_key(kKey), [] {});
     EXPECT_TRUE(queue.may_publish(other));
   }
@@ -117,7 +128,7 @@ TEST(WriteGate, ThreadsNeverHoldOneKeyTogether) {
       ManualLoop& loop = loops[static_cast<std::size_t>(id)];
       for (int turn = 0; turn < kTurns; ++turn) {
         bool done = false;
-        auto token = gate.begin_miss(kKey, base::hash_key(kKey));
+        auto token = miss_of(gate);
         const auto waiter = gate.enter(kKey, base::hash_key(kKey), loop, [&](WriteGate::Turn held) {
           if (holders.fetch_add(1) != 0) together = true;
           if (gate.publish_if_allowed(token, [] {})) together = true;

@@ -1,0 +1,76 @@
+// A reader's side of a fill.
+#include <utility>
+
+#include "server/service/fill.h"
+
+namespace cistern::service {
+namespace {
+
+class FillSource : public ChunkSource {
+ public:
+  FillSource(std::shared_ptr<Fill> fill, const Reading& reading)
+      : fill_(std::move(fill)), reading_(reading) {
+    follower_.loop = &reading_.worker->loop;
+    follower_.waker = reading_.waker;
+    follower_.position = reading_.first;
+    follower_.end = reading_.end;
+    attached_ = fill_->attach(follower_);
+  }
+  FillSource(const FillSource&) = delete;
+  FillSource& operator=(const FillSource&) = delete;
+  ~FillSource() override {
+    if (attached_) fill_->leave(follower_);
+  }
+  bool attached() const { return attached_; }
+
+  Taken take(std::uint64_t index) override { return fill_->take(follower_, index); }
+  void passed(std::uint64_t index) override { fill_->passed(follower_, index); }
+  bool opened() override { return fill_->opened(follower_); }
+  const Error* error() const override { return fill_->error(); }
+
+  std::unique_ptr<ChunkSource> successor(std::uint64_t index) override {
+    Reading rest = reading_;
+    rest.first = index;
+    base::ValuePtr value = fill_->value();
+    return value != nullptr ? source_in_memory(std::move(rest), std::move(value))
+                            : source_in_l2(std::move(rest));
+  }
+
+ private:
+  const std::shared_ptr<Fill> fill_;
+  const Reading reading_;
+  Fill::Follower follower_;
+  bool attached_ = false;
+};
+
+class FailedSource : public ChunkSource {
+ public:
+  explicit FailedSource(Error error) : error_(std::move(error)) {}
+  Taken take(std::uint64_t) override { return {.kind = Taken::Kind::kFailed}; }
+  const Error* error() const override { return &error_; }
+  std::unique_ptr<ChunkSource> successor(std::uint64_t) override { return nullptr; }
+
+ private:
+  const Error error_;
+};
+
+}  // namespace
+
+std::unique_ptr<ChunkSource> follow(const std::shared_ptr<Fill>& fill, const Reading& reading) {
+  auto source = std::make_unique<FillSource>(fill, reading);
+  if (!source->attached()) return nullptr;
+  return source;
+}
+
+std::unique_ptr<ChunkSource> source_in_l2(Reading reading) {
+  // Values up to kInlineBytes are in their manifest.
+  if (reading.worker->store == nullptr || reading.meta->size <= l2::kInlineBytes) {
+    return std::make_unique<FailedSource>(
+        Error{Status::kEvicted, "the value left memory while it was being read slowly"});
+  }
+  Passing::Found found = reading.worker->shared.passing.find_or_make(reading);
+  if (found.made != nullptr) found.made->begin();
+  return std::move(found.source);
+}
+
+}  // namespace cistern::service
