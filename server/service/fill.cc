@@ -41,7 +41,6 @@ Fill::~Fill() { CHECK(followers_.empty()); }
 
 void Fill::begin() {
   work_ = worker_.begin_work(shared_from_this());
-  worker_.renew_idle(*key_, *meta_);
   renew();
   if (!keeps_) enter_queue();
   tend();

@@ -133,6 +133,9 @@ void Flight::on_inline(l2::Manifest manifest) {
 }
 
 void Flight::on_chunked(const base::ValueMeta& meta) {
+  worker_.renew_idle(*key_, meta, [self = shared_from_this()] {
+    return self->worker_.gate.may_publish(self->token_);
+  });
   bool wanted = false;
   {
     const std::lock_guard lock(mutex_);

@@ -17,17 +17,20 @@ struct Slices : std::enable_shared_from_this<Slices> {
   base::Duration ttl;
   bool only_longer;
   l2::Callback<std::uint64_t> done;
+  std::function<bool()> wanted;
   std::uint64_t there = 0;
 
   Slices(l2::Store& the_store, l2::ChunkSet the_set, std::uint64_t first, base::Duration the_ttl,
-         bool longer, l2::Callback<std::uint64_t> the_done)
+         bool longer, l2::Callback<std::uint64_t> the_done, std::function<bool()> is_wanted)
       : store(the_store),
         set(std::move(the_set)),
         next(first),
         ttl(the_ttl),
         only_longer(longer),
-        done(std::move(the_done)) {}
+        done(std::move(the_done)),
+        wanted(std::move(is_wanted)) {}
 
+  bool over() const { return next == set.chunk_count || (wanted && !wanted()); }
   void step() {
     const std::uint64_t first = next;
     next = std::min(set.chunk_count, first + Upkeep::kSliceChunks);
@@ -35,7 +38,7 @@ struct Slices : std::enable_shared_from_this<Slices> {
                         [self = shared_from_this()](base::Result<std::uint64_t> count) {
                           if (!count) return self->done(std::move(count));
                           self->there += *count;
-                          if (self->next == self->set.chunk_count) return self->done(self->there);
+                          if (self->over()) return self->done(self->there);
                           self->step();
                         });
   }
@@ -44,8 +47,10 @@ struct Slices : std::enable_shared_from_this<Slices> {
 }  // namespace
 
 void expire_all(l2::Store& store, l2::ChunkSet set, std::uint64_t first, base::Duration ttl,
-                bool only_longer, l2::Callback<std::uint64_t> done) {
-  std::make_shared<Slices>(store, std::move(set), first, ttl, only_longer, std::move(done))->step();
+                bool only_longer, l2::Callback<std::uint64_t> done, std::function<bool()> wanted) {
+  std::make_shared<Slices>(store, std::move(set), first, ttl, only_longer, std::move(done),
+                           std::move(wanted))
+      ->step();
 }
 
 struct Upkeep::State : std::enable_shared_from_this<State> {
@@ -54,6 +59,7 @@ struct Upkeep::State : std::enable_shared_from_this<State> {
     std::uint64_t first;
     base::Duration ttl;
     bool only_longer;
+    std::function<bool()> wanted;
   };
 
   l2::Store* store;
@@ -69,11 +75,14 @@ struct Upkeep::State : std::enable_shared_from_this<State> {
     while (running < kMaxRunning && !queue.empty()) {
       Task task = std::move(queue.front());
       queue.pop_front();
+      if (task.wanted && !task.wanted()) continue;
       ++running;
-      expire_all(*store, std::move(task.set), task.first, task.ttl, task.only_longer,
-                 [self = shared_from_this()](const base::Result<std::uint64_t>& count) {
-                   self->ended(count);
-                 });
+      expire_all(
+          *store, std::move(task.set), task.first, task.ttl, task.only_longer,
+          [self = shared_from_this()](const base::Result<std::uint64_t>& count) {
+            self->ended(count);
+          },
+          std::move(task.wanted));
     }
   }
 
@@ -97,14 +106,15 @@ Upkeep::~Upkeep() {
   state_->queue.clear();
 }
 
-void Upkeep::expire(l2::ChunkSet set, std::uint64_t first, base::Duration ttl, bool only_longer) {
+void Upkeep::expire(l2::ChunkSet set, std::uint64_t first, base::Duration ttl, bool only_longer,
+                    std::function<bool()> wanted) {
   if (first >= set.chunk_count) return;
   if (state_->queue.size() >= kMaxQueued) {
     state_->metrics.l2_upkeep_dropped.add();
     log::warn(warnings, "l2.upkeep_dropped", {{"waiting", state_->queue.size()}});
     return;
   }
-  state_->queue.push_back({std::move(set), first, ttl, only_longer});
+  state_->queue.push_back({std::move(set), first, ttl, only_longer, std::move(wanted)});
   state_->start();
 }
 

@@ -27,8 +27,11 @@ class Upkeep {
   Upkeep(const Upkeep&) = delete;
   Upkeep& operator=(const Upkeep&) = delete;
 
-  // As Store::expire_chunks, for the chunks from `first` to the set's end.
-  void expire(l2::ChunkSet set, std::uint64_t first, base::Duration ttl, bool only_longer);
+  // As Store::expire_chunks, for the chunks from `first` to the set's end. `wanted`, if there is
+  // one, is asked when the change is about to be sent, which may be a while later, and before each
+  // of its slices.
+  void expire(l2::ChunkSet set, std::uint64_t first, base::Duration ttl, bool only_longer,
+              std::function<bool()> wanted = {});
 
   bool idle() const;
 
@@ -40,6 +43,7 @@ class Upkeep {
 // One set, in slices, waited for: `done` gets how many of the chunks were there. Not counted among
 // the upkeep.
 void expire_all(l2::Store& store, l2::ChunkSet set, std::uint64_t first, base::Duration ttl,
-                bool only_longer, l2::Callback<std::uint64_t> done);
+                bool only_longer, l2::Callback<std::uint64_t> done,
+                std::function<bool()> wanted = {});
 
 }  // namespace cistern::service

@@ -133,13 +133,15 @@ void Worker::invalidate(const Key& key) {
   });
 }
 
-void Worker::renew_idle(const Key& key, const base::ValueMeta& meta) {
+void Worker::renew_idle(const Key& key, const base::ValueMeta& meta,
+                        std::function<bool()> current) {
   if (meta.expires_at_ms != 0 || meta.size <= l2::kInlineBytes) return;
   Renewed& slot = renewed_[meta.version % renewed_.size()];
   const base::TimePoint now = loop.now();
   if (slot.version == meta.version && now - slot.at < options.max_idle / 4) return;
   slot = {meta.version, now};
-  upkeep.expire({key.text, meta.version, meta.chunk_count()}, 0, options.max_idle, true);
+  upkeep.expire({key.text, meta.version, meta.chunk_count()}, 0, options.max_idle, true,
+                std::move(current));
 }
 
 void Worker::note_renewed(base::Version version) {

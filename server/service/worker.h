@@ -89,7 +89,9 @@ class Worker : public std::enable_shared_from_this<Worker> {
   void invalidate(const Key& key);
   // Reads keep a value that has no expiry: raises its chunks to max_idle again, at most once for
   // every quarter of that.
-  void renew_idle(const Key& key, const base::ValueMeta& meta);
+  // Only while `current` says that no write of the key has begun since `meta` was read: the chunks
+  // of a replaced value must not be kept for so long.
+  void renew_idle(const Key& key, const base::ValueMeta& meta, std::function<bool()> current);
   // That has just been done.
   void note_renewed(base::Version version);
 

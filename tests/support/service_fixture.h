@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include "server/service/fill.h"
 #include "server/service/service.h"
 #include "server/service/write_gate.h"
 #include "tests/support/manual_loop.h"
@@ -180,6 +181,9 @@ struct ServiceSetup {
   std::uint64_t held_bytes = 2 * kMiB;
   std::uint64_t max_value_bytes = 64 * kMiB;
   std::uint32_t chunk_bytes = kChunk;
+  base::Duration max_age{0};
+  base::Duration negative_ttl{0};
+  double ttl_jitter = 0;
 };
 
 class Workers {
@@ -190,15 +194,15 @@ class Workers {
                  .transfers = setup.transfer_bytes,
                  .held = setup.held_bytes,
                  .connections = 0}),
-        cache_({.budget_bytes = setup.l1_bytes, .max_age = base::Duration{0}, .shards = 1},
+        cache_({.budget_bytes = setup.l1_bytes, .max_age = setup.max_age, .shards = 1},
                ledger_),
         shared_(options(setup), cache_, ledger_) {
     for (std::size_t i = 0; i < kWorkers; ++i) {
       if (setup.with_l2) {
-        stores_[i] = std::make_unique<MemoryStore>(l2_, loop_, shared_.options.provisional_ttl);
+        stores_[i] = std::make_unique<MemoryStore>(l2_, loops_[i], shared_.options.provisional_ttl);
       }
       services_[i] =
-          std::make_unique<service::Service>(shared_, loop_, stores_[i].get(), metrics_[i]);
+          std::make_unique<service::Service>(shared_, loops_[i], stores_[i].get(), metrics_[i]);
     }
   }
   // At the end of every test nothing is reserved, and no key is remembered, for anybody.
@@ -209,6 +213,7 @@ class Workers {
     EXPECT_EQ(ledger_.waiting(), 0u);
     EXPECT_EQ(cache_.stats().reserved_bytes, 0u);
     EXPECT_EQ(shared_.gate->entries(), 0u);
+    EXPECT_EQ(shared_.passing.size(), 0u);
     const l1::Stats stats = cache_.stats();
     std::uint64_t removed = 0;
     for (const std::uint64_t each : stats.removed) removed += each;
@@ -223,13 +228,27 @@ class Workers {
     options.provisional_ttl = std::chrono::minutes(10);
     options.replace_grace = std::chrono::minutes(1);
     options.prefetch_chunks = 4;
+    options.negative_ttl = setup.negative_ttl;
+    options.ttl_jitter = setup.ttl_jitter;
     return options;
   }
 
-  void settle() { loop_.run_posted(); }
-  void advance(base::Duration duration) { loop_.advance(duration); }
+  // Until nothing is left to do, but on a loop that stands still.
+  void settle() {
+    for (std::size_t ran = 1; ran > 0;) {
+      ran = 0;
+      for (std::size_t i = 0; i < kWorkers; ++i) ran += still_[i] ? 0 : loops_[i].run_posted();
+    }
+  }
+  // Time passes, on all of them.
+  void advance(base::Duration duration) {
+    settle();
+    for (ManualLoop& loop : loops_) loop.advance(duration);
+    settle();
+  }
+  void stand_still(std::size_t worker, bool still) { still_[worker] = still; }
 
-  ManualLoop& loop() { return loop_; }
+  ManualLoop& loop(std::size_t worker = 0) { return loops_[worker]; }
   MemoryL2& l2() { return l2_; }
   MemoryStore& store(std::size_t worker = 0) { return *stores_[worker]; }
   service::Service& service(std::size_t worker = 0) { return *services_[worker]; }
@@ -330,17 +349,19 @@ class Workers {
   // Leaves what L2 has, and nothing in L1.
   void forget_in_l1(const std::string& key) {
     const base::Bytes bytes = proto::as_bytes(key);
-    cache_.erase(bytes, base::hash_key(bytes), {}, l1::Removal::kEvicted, loop_.now());
+    cache_.erase(bytes, base::hash_key(bytes), {}, l1::Removal::kEvicted, loops_[0].now());
   }
   bool in_l1(const std::string& key) const {
     const base::Bytes bytes = proto::as_bytes(key);
-    return cache_.peek(bytes, base::hash_key(bytes), loop_.now()).has_value();
+    return cache_.peek(bytes, base::hash_key(bytes), loops_[0].now()).has_value();
   }
 
  private:
   static constexpr std::size_t kWorkers = 2;
 
-  ManualLoop loop_;  // both workers run on the test's thread
+  // Both run on the test's thread.
+  std::array<ManualLoop, kWorkers> loops_;
+  std::array<bool, kWorkers> still_{};
   base::Ledger ledger_;
   l1::Cache cache_;
   service::Shared shared_;
