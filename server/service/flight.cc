@@ -8,6 +8,15 @@
 
 namespace cistern::service {
 
+namespace {
+
+// Since it was asked for: somebody may have come later than that.
+bool has_expired(const base::ValueMeta& meta, const base::Loop& loop) {
+  return meta.expires_at_ms != 0 && meta.expires_at_ms <= loop.unix_ms();
+}
+
+}  // namespace
+
 std::optional<Reading> Flight::Passenger::reading_of(const base::ValueMeta& meta) const {
   if (if_changed_ == meta.version) return std::nullopt;
   const Result<std::optional<proto::Range>> cover = cover_of(range_, meta);
@@ -40,8 +49,7 @@ void Flight::begin() {
 // Nobody who asks now may have it.
 bool Flight::is_past(const base::Loop& loop) const {
   const Duration max_age = cache_.max_age();
-  return (meta_->expires_at_ms != 0 && meta_->expires_at_ms <= loop.unix_ms()) ||
-         (max_age > Duration{0} && loop.now() - asked_at_ >= max_age);
+  return has_expired(*meta_, loop) || (max_age > Duration{0} && loop.now() - asked_at_ >= max_age);
 }
 
 Flight::Boarding Flight::join(const std::shared_ptr<Passenger>& passenger) {
@@ -119,6 +127,8 @@ void Flight::on_manifest(Result<std::optional<l2::Manifest>> manifest) {
     worker_.gate.remember_absent(token_, worker_.loop.now());
     return land_all({.error = Error{Status::kNotFound, {}}});
   }
+  if (has_expired((*manifest)->meta, loop_))
+    return land_all({.error = Error{Status::kNotFound, {}}});
   if ((*manifest)->meta.size <= l2::kInlineBytes) return on_inline(std::move(**manifest));
   on_chunked((*manifest)->meta);
 }
@@ -156,11 +166,17 @@ void Flight::on_chunked(const base::ValueMeta& meta) {
 
 void Flight::open(l1::Room room) {
   const auto self = shared_from_this();
+  bool expired = false;
   std::shared_ptr<Fill> fill;
   std::vector<Landed> landed;
   {
     const std::lock_guard lock(mutex_);
     if (state_ != State::kOpening) return;
+    expired = has_expired(*meta_, loop_);
+  }
+  if (expired) return land_all({.error = Error{Status::kNotFound, {}}});
+  {
+    const std::lock_guard lock(mutex_);
     std::optional<Fill::Kept> kept;
     if (room) kept = Fill::Kept{std::move(room), asked_at_};
     fill = std::make_shared<Fill>(worker_, key_, meta_, self, std::move(kept), 0);

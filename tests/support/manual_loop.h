@@ -77,6 +77,9 @@ class ManualLoop : public base::Loop {
     now_ = end;
   }
 
+  // Time passes, and nothing runs.
+  void skip(base::Duration duration) { now_ += duration; }
+
   std::size_t posted() const {
     const std::lock_guard lock(mutex_);
     return posted_.size();

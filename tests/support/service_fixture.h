@@ -243,7 +243,13 @@ class Workers {
   // Time passes, on all of them.
   void advance(base::Duration duration) {
     settle();
-    for (ManualLoop& loop : loops_) loop.advance(duration);
+    for (std::size_t i = 0; i < kWorkers; ++i) {
+      if (still_[i]) {
+        loops_[i].skip(duration);
+      } else {
+        loops_[i].advance(duration);
+      }
+    }
     settle();
   }
   void stand_still(std::size_t worker, bool still) { still_[worker] = still; }
