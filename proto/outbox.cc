@@ -79,7 +79,7 @@ void Outbox::collect(Batch& batch, std::size_t enough_bytes) {
 void Outbox::send_from(std::uint32_t id, Batch& batch) {
   const Sending& stream = sending_.at(id);
   std::size_t bound = stream.frame_bytes;
-  if (!turn_.empty()) bound = std::min(bound, kFairFrameBytes);
+  if (small_frames_ || !turn_.empty()) bound = std::min(bound, kFairFrameBytes);
   bound = static_cast<std::size_t>(std::min<std::uint64_t>(bound, stream.credit));
 
   Piece piece = streams_.next_piece(id, bound);

@@ -86,6 +86,8 @@ class Outbox {
 
   // Where control frames are encoded to.
   Out& control() { return control_; }
+  // Whether frames are small also when no other stream waits: for a peer that takes little.
+  void set_small_frames(bool small) { small_frames_ = small; }
   // How many bytes of control frames wait to be collected.
   std::size_t control_bytes() const { return control_.size(); }
 
@@ -131,6 +133,7 @@ class Outbox {
   std::list<std::uint32_t> turn_;
   std::list<std::uint32_t> idle_;
   std::uint64_t frames_out_ = 0;
+  bool small_frames_ = false;
 };
 
 }  // namespace cistern::proto

@@ -120,6 +120,7 @@ class ServerConn : private Outbox::Streams {
 
   // ---- Output.
   bool has_output() const { return outbox_.has_output(); }
+  void set_small_frames(bool small) { outbox_.set_small_frames(small); }
   void collect(Batch& batch, std::size_t enough_bytes) { outbox_.collect(batch, enough_bytes); }
   // Bytes of answers and other control frames that were not collected yet.
   std::size_t owed_bytes() const { return outbox_.control_bytes(); }

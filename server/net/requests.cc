@@ -260,9 +260,7 @@ void Requests::check_deadlines(const Output& output) {
 
 // --------------------------------------------------------------------------------------- Requests
 
-void Requests::on_keys_ahead(std::span<const proto::Bytes> keys) {
-  context_.service.expect(keys);
-}
+void Requests::on_keys_ahead(std::span<const proto::Bytes> keys) { context_.service.expect(keys); }
 
 void Requests::on_get(std::uint32_t id, const proto::GetRequest& get) {
   RequestPtr request = begin(id, Op::kGet, get.key.size());

@@ -232,6 +232,7 @@ Session::Flow Session::write() {
   const std::uint64_t taken = writer_.written() - before;
   context_.metrics.bytes_out.add(taken);
   if (taken > 0 || flow == Flow::kDrained) written_at_ = context_.loop.now();
+  if (flow == Flow::kDrained) conn_.set_small_frames(false);
   return flow;
 }
 
@@ -268,7 +269,8 @@ void Session::advance() {
 
 // What a client makes us keep by asking and not taking the answers, or by sending frames in parts.
 bool Session::charge_output() {
-  const std::size_t kept = writer_.control_capacity() + 2 * conn_.owed_bytes() + conn_.kept_bytes();
+  const std::size_t kept = writer_.control_capacity() + writer_.copied_bytes() +
+                           2 * conn_.owed_bytes() + conn_.kept_bytes();
   const std::uint64_t charge = kept > kFreeOutputBytes ? kept : 0;
   if (charge > output_charge_bytes_ && !budget_.take(charge - output_charge_bytes_)) return false;
   if (charge < output_charge_bytes_) budget_.give(output_charge_bytes_ - charge);
@@ -317,6 +319,18 @@ void Session::note_acknowledged() {
   output_ = {.acknowledged_bytes = acknowledged, .moved_at = context_.loop.now()};
 }
 
+void Session::relieve() {
+  conn_.set_small_frames(true);
+  const std::size_t bytes = writer_.borrowed_bytes();
+  if (bytes == 0 || context_.ledger.waiting() == 0 || !budget_.take(bytes)) return;
+  budget_.give(bytes);  // charge_output() takes them
+  try {
+    writer_.copy_borrowed();
+  } catch (const std::bad_alloc&) {
+    log::warn("no_memory_for_a_slow_reader", {{"bytes", bytes}});
+  }
+}
+
 void Session::on_tick() {
   const auto self = shared_from_this();
   const Turn turn(*this);
@@ -331,6 +345,7 @@ void Session::on_tick() {
   if (blocked_ || !requests_.none_open()) note_acknowledged();
   const base::TimePoint taken_at = std::max(written_at_, output_.moved_at);
   if (blocked_ && now - taken_at >= patience) return close(CloseReason::kOutputStalled);
+  if (blocked_ && now - written_at_ >= tick()) relieve();
   if (!conn_.greeted() && now - opened_at_ >= options.request_timeout) {
     return close(CloseReason::kHelloTimeout);
   }

@@ -66,6 +66,8 @@ class Session final : public std::enable_shared_from_this<Session>,
 
   void on_tick();
   void note_acknowledged();
+  // Of a peer that has taken nothing for a while: what waits for it keeps no chunks from others.
+  void relieve();
   void receive();
   ssize_t receive_into(std::span<iovec> areas);
   void process();

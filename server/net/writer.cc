@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
+#include <vector>
 
 namespace cistern::net {
 namespace {
@@ -41,7 +43,36 @@ Writer::Outcome Writer::write(int socket, std::size_t most_bytes) {
   batch_.clear();
   next_ = 0;
   taken_ = 0;
+  copied_bytes_ = 0;
   return Outcome::kDone;
+}
+
+std::size_t Writer::borrowed_bytes() const {
+  if (copied_bytes_ > 0) return 0;
+  std::size_t bytes = 0;
+  for (std::size_t at = next_; at < batch_.segments.size(); ++at) {
+    const proto::Segment& segment = batch_.segments[at];
+    if (segment.owner == nullptr || segment.is_extent()) continue;
+    bytes += segment.size - (at == next_ ? offset_ : 0);
+  }
+  return bytes;
+}
+
+void Writer::copy_borrowed() {
+  if (copied_bytes_ > 0) return;
+  for (std::size_t at = next_; at < batch_.segments.size(); ++at) {
+    proto::Segment& segment = batch_.segments[at];
+    if (segment.owner == nullptr || segment.is_extent()) continue;
+    if (at == next_) {
+      segment.data += offset_;
+      segment.size -= std::exchange(offset_, 0);
+    }
+    const auto copy =
+        std::make_shared<std::vector<std::byte>>(segment.data, segment.data + segment.size);
+    copied_bytes_ += segment.size;
+    segment.data = copy->data();
+    segment.owner = copy;
+  }
 }
 
 std::ptrdiff_t Writer::write_memory(int socket, std::size_t most_bytes) {

@@ -27,6 +27,13 @@ class Writer {
   // frame, and so a batch, may be larger than what one turn should move.
   Outcome write(int socket, std::size_t most_bytes = ~std::size_t{0});
 
+  // Bytes of memory that is somebody else's and that the kernel has not taken yet.
+  std::size_t borrowed_bytes() const;
+  // Copies them, and lets go of their owners. Throws std::bad_alloc.
+  void copy_borrowed();
+  // What the copies take until they were written.
+  std::size_t copied_bytes() const { return idle() ? 0 : copied_bytes_; }
+
   // Bytes that the kernel has taken since the beginning.
   std::uint64_t written() const { return written_; }
   // Of the batch, what the kernel has not taken yet.
@@ -45,6 +52,7 @@ class Writer {
   std::size_t next_ = 0;    // the first segment that is not written whole
   std::size_t offset_ = 0;  // what of it is
   std::size_t taken_ = 0;   // of the whole batch
+  std::size_t copied_bytes_ = 0;
   std::uint64_t written_ = 0;
   int error_ = 0;
 };

@@ -41,6 +41,7 @@ Fill::~Fill() { CHECK(followers_.empty()); }
 
 void Fill::begin() {
   work_ = worker_.begin_work(shared_from_this());
+  (keeps_ ? worker_.metrics.fills_kept : worker_.metrics.fills_passing).add();
   renew();
   if (!keeps_) enter_queue();
   tend();
@@ -214,6 +215,7 @@ void Fill::end_if_unused() {
     if (over_ || !followers_.empty()) return;
     if (keeps_ && value_ == nullptr && worth_finishing()) return;
     over_ = true;  // nobody joins from here on
+    if (keeps_ && value_ == nullptr) worker_.metrics.fills_dropped.add();
   }
   close();
 }

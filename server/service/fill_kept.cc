@@ -50,6 +50,7 @@ base::ValuePtr Fill::publish(std::vector<base::ChunkPtr> chunks) {
                  worker_.loop.unix_ms()) == l1::Cache::Outcome::kStored;
   });
   if (stored) return value;
+  worker_.metrics.fills_unpublished.add();
   bool followed = false;
   {
     const std::lock_guard lock(mutex_);

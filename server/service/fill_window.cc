@@ -164,6 +164,7 @@ bool Fill::let_go_before(std::uint64_t until, Dropped& dropped) {
   for (Follower* const follower : followers_) {
     if (follower->let_go || follower->position >= until) continue;
     follower->let_go = true;
+    worker_.metrics.readers_let_go.add();
     any = true;
   }
   if (any) drop_passed(dropped);
@@ -210,6 +211,7 @@ void Fill::on_idle() {
       }
       spare_.shrink_to(0);
       open_ = false;
+      worker_.metrics.windows_given_back.add();
     }
   }
   dropped.clear();

@@ -52,6 +52,7 @@ bool Miss::start(const std::function<bool()>& in_l1) {
     using Kind = WriteGate::Boarding::Kind;
     if (boarding.kind == Kind::kInL1) return false;
     if (boarding.kind == Kind::kAbsent) {
+      worker_->metrics.absent_answers.add();
       fail({Status::kNotFound, {}});
       return true;
     }
@@ -62,7 +63,11 @@ bool Miss::start(const std::function<bool()>& in_l1) {
       flight_.reset();
       continue;
     }
-    if (boarding.kind == Kind::kBegin) flight_->begin();
+    if (boarding.kind == Kind::kBegin) {
+      flight_->begin();
+    } else {
+      worker_->metrics.misses_joined.add();
+    }
     if (joined.kind == Flight::Boarding::Kind::kLanded) land(std::move(joined.landing));
     return true;
   }

@@ -60,7 +60,7 @@ class Play {
   }
 
  private:
-  static constexpr std::size_t kKeys = 3;
+  static constexpr std::size_t kKeys = 2;
 
   struct Get {
     std::size_t key;
@@ -244,7 +244,7 @@ class Play {
   }
 
   std::mt19937_64 random_;
-  const std::array<std::string, kKeys> names_ = {name(0), name(1), name(2)};
+  const std::array<std::string, kKeys> names_ = {name(0), name(1)};
   Instant instant_ = 0;
   std::uint64_t last_id_ = 0;
   std::map<std::string, std::uint64_t> written_;

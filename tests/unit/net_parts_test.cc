@@ -185,6 +185,37 @@ TEST(Writer, LetsGoOfWhatWasWrittenAlthoughTheRestWaits) {
   EXPECT_EQ(second.use_count(), 2);
 }
 
+TEST(Writer, CopiesWhatAFullSocketHasNotTaken) {
+  const Pair pair;
+  Writer writer;
+  std::string expected;
+  std::vector<std::shared_ptr<std::string>> owners;
+  for (char letter = 'a'; letter <= 'z'; ++letter) {
+    owners.push_back(std::make_shared<std::string>(50'001, letter));
+    expected += *owners.back();
+    writer.batch().segments.push_back(
+        {.data = reinterpret_cast<const std::byte*>(owners.back()->data()),
+         .size = owners.back()->size(),
+         .owner = owners.back()});
+    writer.batch().bytes += owners.back()->size();
+  }
+  ASSERT_EQ(writer.write(pair.ours.get()), Writer::Outcome::kBlocked);
+  const std::size_t left = writer.left_bytes();
+  EXPECT_EQ(writer.borrowed_bytes(), left);
+  writer.copy_borrowed();
+  EXPECT_EQ(writer.borrowed_bytes(), 0u);
+  EXPECT_EQ(writer.copied_bytes(), left);
+  for (const auto& owner : owners) {
+    EXPECT_EQ(owner.use_count(), 1);
+    owner->assign(owner->size(), '!');
+  }
+  std::string received = pair.take();
+  while (writer.write(pair.ours.get()) == Writer::Outcome::kBlocked) received += pair.take();
+  for (std::string part = pair.take(); !part.empty(); part = pair.take()) received += part;
+  EXPECT_TRUE(received == expected);
+  EXPECT_EQ(writer.copied_bytes(), 0u);
+}
+
 TEST(Writer, SaysThatThePeerIsGone) {
   Pair pair;
   pair.theirs.reset();

@@ -60,6 +60,7 @@ TEST(Fill, ACrowdReadsL2Once) {
     }
     EXPECT_EQ(cold.questions(), 1u);
     EXPECT_EQ(cold.reads(), size <= proto::kMaxInlineBytes ? 0 : size / kChunk + 1);
+    EXPECT_EQ(cold.metrics(0).misses_joined.get() + cold.metrics(1).misses_joined.get(), 49u);
     EXPECT_EQ(cold.in_l1("k"), size != kHuge);
   }
 }
