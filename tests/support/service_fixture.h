@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "server/service/service.h"
 #include "server/service/write_gate.h"
@@ -326,6 +327,15 @@ class Workers {
                         [&](const proto::Result<proto::Done>& done) { result = done; });
     settle();
     return result;
+  }
+  nlohmann::json explain(const std::string& key, std::size_t worker = 0) {
+    std::string json;
+    const auto operation = service(worker).explain(
+        {proto::as_bytes(key), {}},
+        [&](const proto::Result<std::string>& result) { json = result.value(); });
+    settle();
+    EXPECT_LE(json.size(), proto::kMaxExplanationBytes);
+    return nlohmann::json::parse(json);
   }
   // Leaves what L2 has, and nothing in L1.
   void forget_in_l1(const std::string& key) {
