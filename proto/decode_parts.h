@@ -79,7 +79,7 @@ constexpr std::uint32_t bit(Tlv type) {
   return 0;
 }
 
-// The part that GET, PUT, DELETE, STAT, STATS and TOUCH share.
+// The part that GET, PUT, DELETE, STAT, STATS, EXPLAIN and TOUCH share.
 struct KeyHead {
   std::uint32_t flags;
   std::uint16_t key_bytes;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "server/base/reason_table.h"
+#include "tests/support/protocol_page.h"
 #include "tests/support/service_fixture.h"
 
 namespace cistern::testing {
@@ -222,6 +224,16 @@ TEST(Explain, AnL2ThatCannotBeAskedIsSaid) {
   ASSERT_TRUE(refused->error);
   EXPECT_EQ(event_of(workers.explain("other")), "rejected");
   EXPECT_EQ(workers.explain("other")["last"]["code"], "L2_UNAVAILABLE");
+}
+
+TEST(Explain, ItsEventsAreThoseOfTheProtocolPage) {
+  std::vector<std::vector<std::string>> expected;
+  for (std::size_t i = 0; i < base::kReasonCount; ++i) {
+    const auto reason = static_cast<base::Reason>(i);
+    expected.push_back({std::string(base::name(reason)), std::string(base::text(reason))});
+  }
+  const ProtocolPage page(CISTERN_SOURCE_DIR "/proto/PROTOCOL.md");
+  EXPECT_EQ(page.table("| event | meaning |"), expected);
 }
 
 TEST(Explain, WhoLeavesIsNotAnswered) {
