@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "server/base/reason_table.h"
+#include "server/service/reasons.h"
 #include "tests/support/protocol_page.h"
 #include "tests/support/service_fixture.h"
 
@@ -224,6 +224,34 @@ TEST(Explain, AnL2ThatCannotBeAskedIsSaid) {
   ASSERT_TRUE(refused->error);
   EXPECT_EQ(event_of(workers.explain("other")), "rejected");
   EXPECT_EQ(workers.explain("other")["last"]["code"], "L2_UNAVAILABLE");
+}
+
+TEST(Reasons, TheLaterEventIsToldButNotAConsequence) {
+  using base::Event;
+  using base::Reason;
+  const base::TimePoint now{std::chrono::hours(1)};
+  const auto joined = [&](const Event& l1, const Event& service) {
+    return service::join({.last = l1, .since = {}}, {.last = service, .since = {}}).last->reason;
+  };
+  const Event lost{.reason = Reason::kLost, .at = now};
+  EXPECT_EQ(joined({.reason = Reason::kEvicted, .at = now - 1s}, lost), Reason::kLost);
+  EXPECT_EQ(joined({.reason = Reason::kEvicted, .at = now + 1s}, lost), Reason::kEvicted);
+  EXPECT_EQ(joined({.reason = Reason::kEvicted, .at = now + 1ms}, lost), Reason::kEvicted);
+  EXPECT_EQ(joined({.reason = Reason::kInvalidated, .at = now}, lost), Reason::kLost);
+  EXPECT_EQ(joined({.reason = Reason::kInvalidated, .at = now + 1ms}, lost), Reason::kLost);
+  EXPECT_EQ(joined({.reason = Reason::kInvalidated, .at = now + 1s}, lost), Reason::kInvalidated);
+}
+
+TEST(Reasons, WhatIsForgottenBeforeTheLastEventDoesNotMatter) {
+  const base::TimePoint now{std::chrono::hours(1)};
+  const base::Event event{.reason = base::Reason::kEvicted, .at = now};
+  const base::ReasonTable::Memory known{.last = event, .since = {}};
+  EXPECT_FALSE(service::join(known, {.last = {}, .since = now - 1s}).since);
+  EXPECT_EQ(service::join(known, {.last = {}, .since = now + 1s}).since, now + 1s);
+  EXPECT_EQ(service::join({.last = {}, .since = now + 1s}, known).last->at, now);
+  EXPECT_EQ(service::join({.last = {}, .since = now - 2s}, {.last = {}, .since = now - 1s}).since,
+            now - 1s);
+  EXPECT_FALSE(service::join({}, {}).last);
 }
 
 TEST(Explain, ItsEventsAreThoseOfTheProtocolPage) {
