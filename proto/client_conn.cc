@@ -28,7 +28,9 @@ ClientConn::ClientConn(Handler& handler, std::uint32_t max_frame_bytes)
 
 // ------------------------------------------------------------------------------------- Requests
 
-void ClientConn::hello(std::string_view name) { encode(outbox_.control(), Hello{.name = name}); }
+void ClientConn::hello(std::string_view name) {
+  encode(outbox_.control(), Hello{.features = kKnownFeatures, .name = name});
+}
 
 std::uint32_t ClientConn::open(Request request) {
   do {
@@ -81,6 +83,12 @@ std::uint32_t ClientConn::ping(Bytes payload) {
 std::uint32_t ClientConn::stats() {
   const std::uint32_t id = open(Request{.type = Type::kStats});
   encode(outbox_.control(), id, Type::kStats, KeyRequest{});
+  return id;
+}
+
+std::uint32_t ClientConn::explain(const KeyRequest& request) {
+  const std::uint32_t id = open(Request{.type = Type::kExplain});
+  encode(outbox_.control(), id, Type::kExplain, request);
   return id;
 }
 
@@ -242,6 +250,9 @@ void ClientConn::on_answer(Type type, std::uint32_t id, Bytes payload) {
       return;
     case Type::kStatsResult:
       if (expects({Type::kStats}) && close()) handler_.on_stats(id, as_text(payload));
+      return;
+    case Type::kExplanation:
+      if (expects({Type::kExplain}) && close()) handler_.on_explanation(id, as_text(payload));
       return;
     case Type::kError: {
       const Result<ErrorMessage> message = decode_error(payload);

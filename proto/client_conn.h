@@ -3,8 +3,8 @@
 //
 // One thread. The handler may call anything here from within its callbacks, and must not destroy
 // the connection there. Every request ends with exactly one of on_value (inline), on_end,
-// on_stored, on_done, on_info, on_pong, on_stats and on_error, or with on_lost for all of them at
-// once.
+// on_stored, on_done, on_info, on_pong, on_stats, on_explanation and on_error, or with on_lost
+// for all of them at once.
 #pragma once
 
 #include <cstdint>
@@ -42,6 +42,7 @@ class ClientConn : private Outbox::Streams {
     virtual void on_info(std::uint32_t id, const Info& info) = 0;
     virtual void on_pong(std::uint32_t id, Bytes payload) = 0;
     virtual void on_stats(std::uint32_t id, std::string_view json) = 0;
+    virtual void on_explanation(std::uint32_t id, std::string_view json) = 0;
     // The server's answer, or what its bytes broke. A code that this list lacks arrives as
     // kInternal or kBadRequest (by its retryable bit) with the code in the message.
     virtual void on_error(std::uint32_t id, const Error& error) = 0;
@@ -68,6 +69,8 @@ class ClientConn : private Outbox::Streams {
   std::uint32_t touch(const TouchRequest& request);
   std::uint32_t ping(Bytes payload);
   std::uint32_t stats();
+  // Only where WELCOME has kFeatureExplain.
+  std::uint32_t explain(const KeyRequest& request);
   // More credit for a GET: only for memory that is reserved.
   void grant(std::uint32_t id, std::uint32_t bytes);
   // The source of a PUT has bytes again.

@@ -35,6 +35,8 @@ static_assert(kMaxFixedHeadBytes + kMaxKeyBytes + kMaxTlvBytes + kValueDigestByt
               kMaxControlBytes);
 // STATS answers with one frame.
 inline constexpr std::size_t kMaxStatsBytes = kMaxControlBytes - 64;
+// EXPLAIN, too.
+inline constexpr std::size_t kMaxExplanationBytes = 8 * kKiB;
 
 // Bounds of `limits.max_frame_bytes`: the payload of a DATA frame, digest included.
 inline constexpr std::size_t kMinFrameBytes = kMaxControlBytes;

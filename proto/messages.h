@@ -79,6 +79,10 @@ struct Range {
   std::uint64_t length = 0;  // bytes; kUnknownSize: to the end
 };
 
+// Features, bits of HELLO and WELCOME.
+inline constexpr std::uint64_t kFeatureExplain = 0x1;  // the request EXPLAIN
+inline constexpr std::uint64_t kKnownFeatures = kFeatureExplain;
+
 struct Hello {
   std::uint16_t version_min = kProtocolVersion;
   std::uint16_t version_max = kProtocolVersion;
@@ -117,7 +121,7 @@ struct PutRequest {
   ValueDigest inline_digest{};
   Bytes inline_bytes{};
 };
-struct KeyRequest {  // DELETE, STAT, and STATS with an empty key
+struct KeyRequest {  // DELETE, STAT, EXPLAIN, and STATS with an empty key
   Bytes key{};
   std::optional<std::uint64_t> if_version{};  // DELETE
 };
@@ -181,7 +185,7 @@ void encode(Out& out, const Hello& message);
 void encode(Out& out, const Welcome& message);
 void encode(Out& out, std::uint32_t id, const GetRequest& message);
 void encode(Out& out, std::uint32_t id, const PutRequest& message);
-void encode(Out& out, std::uint32_t id, Type delete_stat_or_stats, const KeyRequest& message);
+void encode(Out& out, std::uint32_t id, Type type, const KeyRequest& message);
 void encode(Out& out, std::uint32_t id, const TouchRequest& message);
 void encode(Out& out, std::uint32_t id, const ValueHead& message);
 void encode(Out& out, std::uint32_t id, const Info& message);
@@ -194,7 +198,7 @@ void encode_credit(Out& out, std::uint32_t id, std::uint32_t bytes);
 // Header, and the digest if there is one, of a DATA frame; the value bytes follow by themselves.
 void encode_data_head(Out& out, std::uint32_t id, std::size_t value_bytes,
                       std::optional<ChunkDigest> chunk_end);
-// PING, PONG, STATS_RESULT and CANCEL: the payload as it is.
+// PING, PONG, STATS_RESULT, EXPLANATION and CANCEL: the payload as it is.
 void encode_plain(Out& out, std::uint32_t id, Type type, Bytes payload);
 
 // Errors are kBadRequest (malformed) or kUnsupported (an unknown critical item).
@@ -204,7 +208,7 @@ Result<GetRequest> decode_get(Bytes payload);
 // The key of a GET or PUT alone, unchecked; empty when the payload is too short for it.
 Bytes key_ahead(Type type, Bytes payload);
 Result<PutRequest> decode_put(Bytes payload);
-Result<KeyRequest> decode_key_request(Bytes payload, Type delete_stat_or_stats);
+Result<KeyRequest> decode_key_request(Bytes payload, Type type);
 Result<TouchRequest> decode_touch(Bytes payload);
 Result<ValueHead> decode_value(Bytes payload);
 Result<Info> decode_info(Bytes payload);

@@ -62,6 +62,15 @@ void ServerConn::answer_stats(std::uint32_t id, std::string_view json) {
   close(id);
 }
 
+void ServerConn::answer_explain(std::uint32_t id, std::string_view json) {
+  if (!streams_.contains(id)) return;
+  if (json.size() > kMaxExplanationBytes) {
+    return answer(id, Error{Status::kInternal, "the explanation is too long"});
+  }
+  encode_plain(outbox_.control(), id, Type::kExplanation, as_bytes(json));
+  close(id);
+}
+
 void ServerConn::answer(std::uint32_t id, const Error& error) {
   if (!streams_.contains(id)) return;
   refuse(id, error);

@@ -123,7 +123,9 @@ void ServerConn::on_hello(Bytes payload) {
                                   hello->version_min, hello->version_max, kProtocolVersion)});
   }
   greeted_ = true;
+  features_ = hello->features & kKnownFeatures;
   Welcome welcome;
+  welcome.features = features_;
   welcome.max_value_bytes = limits_.max_value_bytes;
   welcome.max_frame_bytes = limits_.max_frame_bytes;
   welcome.chunk_bytes = limits_.chunk_bytes;
@@ -194,6 +196,12 @@ void ServerConn::on_request(Type type, std::uint32_t id, Bytes payload) {
         return reject(type, id, Error{Status::kBadRequest, "a STATS request has a key"});
       }
       if (open(type, id, Stream{})) handler_.on_stats(id);
+      return;
+    }
+    case Type::kExplain: {
+      const Result<KeyRequest> request = decode_key_request(payload, type);
+      const auto check = [this](const KeyRequest&) { return check_feature(kFeatureExplain); };
+      if (open_with(request, Stream{}, check)) handler_.on_explain(id, *request);
       return;
     }
     case Type::kPing:
@@ -400,6 +408,12 @@ std::optional<Error> ServerConn::check_key(Bytes key) const {
   if (key.size() <= limits_.max_key_bytes) return std::nullopt;
   return Error{Status::kKeyTooLarge, fmt::format("the key has {} bytes; limits.max_key_bytes is {}",
                                                  key.size(), limits_.max_key_bytes)};
+}
+
+std::optional<Error> ServerConn::check_feature(std::uint64_t feature) const {
+  if ((features_ & feature) != 0) return std::nullopt;
+  return Error{Status::kUnsupported,
+               fmt::format("the request needs feature {:#x}, which HELLO did not offer", feature)};
 }
 
 }  // namespace cistern::proto

@@ -51,6 +51,7 @@ class ServerConn : private Outbox::Streams {
     virtual void on_stat(std::uint32_t id, const KeyRequest& request) = 0;
     virtual void on_touch(std::uint32_t id, const TouchRequest& request) = 0;
     virtual void on_stats(std::uint32_t id) = 0;
+    virtual void on_explain(std::uint32_t id, const KeyRequest& request) = 0;
     // Where the next `bytes` of a PUT belong; they are within credit, within the declared size and
     // within one chunk. The memory stays valid until on_data_done() or the stream's end.
     virtual MutableBytes on_data_target(std::uint32_t id, std::size_t bytes) = 0;
@@ -103,6 +104,7 @@ class ServerConn : private Outbox::Streams {
   void answer(std::uint32_t id, const Done& done);
   void answer(std::uint32_t id, const Info& info);
   void answer_stats(std::uint32_t id, std::string_view json);
+  void answer_explain(std::uint32_t id, std::string_view json);
   // NOT_FOUND, NOT_MODIFIED and every failure.
   void answer(std::uint32_t id, const Error& error);
   void answer(std::uint32_t id, Status status) { answer(id, Error{status, {}}); }
@@ -136,7 +138,7 @@ class ServerConn : private Outbox::Streams {
 
  private:
   enum class Kind : std::uint8_t {
-    kReading,       // STAT, STATS
+    kReading,       // STAT, STATS, EXPLAIN
     kGet,           // GET
     kPutReceiving,  // a streamed PUT before its END
     kWriting,       // complete, and changes something: its outcome will be told
@@ -170,6 +172,7 @@ class ServerConn : private Outbox::Streams {
   void on_put_end(std::uint32_t id, Stream& stream, const End& end);
   std::optional<Error> check_data(const Stream& stream) const;
   std::optional<Error> check_key(Bytes key) const;
+  std::optional<Error> check_feature(std::uint64_t feature) const;
   std::optional<Error> check_get(const GetRequest& request) const;
   std::optional<Error> check_put(const PutRequest& request) const;
   // Whether `id` may be opened; answers the error when not.
@@ -189,6 +192,7 @@ class ServerConn : private Outbox::Streams {
   Outbox outbox_;
   OpenStreams<Stream> streams_;
   bool greeted_ = false;
+  std::uint64_t features_ = 0;  // in use
   bool failed_ = false;
   std::optional<Error> failure_;
   std::optional<Error> going_away_;

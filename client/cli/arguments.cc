@@ -25,6 +25,7 @@ Examples:
   cistern get log --range 0-1023               the first KiB, to standard output
   cistern put lock /dev/null --if-absent       only if there is no such value
   cistern stat model --json                    what is known of it, for scripts
+  cistern explain model                        why it is there, or why it is not
   cistern rm model
 
 The daemon is found at --server, else at $CISTERN_SERVER, else at tcp://127.0.0.1:7400.
@@ -120,6 +121,8 @@ void add_commands(CLI::App& app, Arguments& to, Raw& raw) {
       ->type_name("TIME")
       ->required();
   if_version(touch);
+  key(command("explain", "Say where a key stands, in memory and in the second tier, and why",
+              Command::kExplain));
   command("ping", "Ask the daemon for a sign of life", Command::kPing);
   command("stats", "Show the daemon's figures", Command::kStats);
 }

@@ -28,7 +28,7 @@ struct ByteRange {
   std::uint64_t suffix_bytes = 0;  // without `first`
 };
 
-enum class Command { kNone, kPut, kGet, kRemove, kStat, kTouch, kPing, kStats };
+enum class Command { kNone, kPut, kGet, kRemove, kStat, kTouch, kPing, kStats, kExplain };
 
 struct Arguments {
   Command command = Command::kNone;

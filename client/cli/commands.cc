@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "client/cli/explanation.h"
 #include "client/cli/files.h"
 #include "client/cli/progress.h"
 
@@ -230,6 +231,19 @@ Exit ping(Client& client, const Arguments& arguments) {
   return Exit::kOk;
 }
 
+// A key that isn't there is no failure here: why it isn't is the answer.
+Exit explain(Client& client, const Arguments& arguments) {
+  const std::string text = client.explain(arguments.key, {.timeout = arguments.timeout});
+  const Json json = Json::parse(text, nullptr, false);
+  if (arguments.json || !json.is_object()) {
+    print_line(text);
+  } else if (!arguments.quiet) {
+    print_line(fmt::format("key:         {}", arguments.key));
+    for (const std::string& line : explanation_lines(json)) print_line(line);
+  }
+  return Exit::kOk;
+}
+
 Exit stats(Client& client, const Arguments& arguments) {
   const std::string text = client.stats({.timeout = arguments.timeout});
   const Json json = Json::parse(text, nullptr, false);
@@ -260,6 +274,8 @@ Exit run(const Arguments& arguments) {
       return ping(client, arguments);
     case Command::kStats:
       return stats(client, arguments);
+    case Command::kExplain:
+      return explain(client, arguments);
     case Command::kNone:
       break;
   }

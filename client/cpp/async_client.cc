@@ -286,13 +286,27 @@ void AsyncClient::start_ping(const Core& core, const CallOptions& options,
              });
 }
 
+namespace {
+
+std::function<void(proto::Result<detail::Answer>)> with_text(
+    const detail::Done<std::string>& done) {
+  return [done](proto::Result<detail::Answer> answer) {
+    if (!answer) return done->complete(detail::to_exception(answer.error()), {});
+    done->complete(nullptr, std::move(answer->text));
+  };
+}
+
+}  // namespace
+
 void AsyncClient::start_stats(const Core& core, const CallOptions& options,
                               const detail::Done<std::string>& done) {
-  core->call({.kind = detail::Call::Kind::kStats, .timeout = options.timeout},
-             [done](proto::Result<detail::Answer> answer) {
-               if (!answer) return done->complete(detail::to_exception(answer.error()), {});
-               done->complete(nullptr, std::move(answer->text));
-             });
+  core->call({.kind = detail::Call::Kind::kStats, .timeout = options.timeout}, with_text(done));
+}
+
+void AsyncClient::start_explain(const Core& core, const std::string& key,
+                                const CallOptions& options, const detail::Done<std::string>& done) {
+  core->call({.kind = detail::Call::Kind::kExplain, .key = key, .timeout = options.timeout},
+             with_text(done));
 }
 
 }  // namespace cistern

@@ -281,6 +281,20 @@ class AsyncClient {
     return async_stats(CallOptions(), std::forward<Token>(token));
   }
 
+  // void(std::exception_ptr, std::string): where the key stands and why, as Client::explain().
+  template <typename Token>
+  auto async_explain(std::string_view key, CallOptions options, Token&& token) {
+    return detail::initiate<std::string>(
+        std::forward<Token>(token), get_executor(),
+        [core = core_, key = std::string(key), options](detail::Done<std::string> done) {
+          start_explain(core, key, options, done);
+        });
+  }
+  template <typename Token>
+  auto async_explain(std::string_view key, Token&& token) {
+    return async_explain(key, CallOptions(), std::forward<Token>(token));
+  }
+
  private:
   using Core = std::shared_ptr<detail::AsyncCore>;
   static void start_get(const Core& core, const std::string& key, const ReadOptions& options,
@@ -300,6 +314,8 @@ class AsyncClient {
                          const detail::Done<std::chrono::nanoseconds>& done);
   static void start_stats(const Core& core, const CallOptions& options,
                           const detail::Done<std::string>& done);
+  static void start_explain(const Core& core, const std::string& key, const CallOptions& options,
+                            const detail::Done<std::string>& done);
   Core core_;
 };
 

@@ -31,6 +31,13 @@ proto::Result<std::uint32_t> Call::send(Connection& connection) {
   const proto::KeyRequest request{.key = proto::as_bytes(arguments_.key),
                                   .if_version = arguments_.if_version};
   if (arguments_.kind == Kind::kStat) return connection.wire().stat(request);
+  if (arguments_.kind == Kind::kExplain) {
+    if ((connection.welcome().features & proto::kFeatureExplain) != 0) {
+      return connection.wire().explain(request);
+    }
+    return proto::fail(proto::Status::kUnsupported,
+                       "this daemon cannot explain keys; a later version of it can");
+  }
   if (arguments_.kind == Kind::kRemove) return connection.wire().remove(request);
   const proto::Result<std::uint64_t> ttl = to_ttl(arguments_.ttl);
   if (!ttl) return tl::unexpected(ttl.error());
@@ -46,6 +53,7 @@ void Call::on_done(const proto::Done& done) { end(Answer{.touched = to_touched(d
 void Call::on_info(const proto::Info& info) { end(Answer{.info = to_info(info)}); }
 void Call::on_pong() { end(Answer{.round_trip = Clock::now() - pinged_at_}); }
 void Call::on_stats(std::string_view json) { end(Answer{.text = std::string(json)}); }
+void Call::on_explanation(std::string_view json) { end(Answer{.text = std::string(json)}); }
 
 void Call::on_failed(const proto::Error& error) {
   if (error.status == proto::Status::kNotFound) return end(Answer{.found = false});

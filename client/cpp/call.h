@@ -1,4 +1,4 @@
-// The requests that are one frame each way: DELETE, STAT, TOUCH, PING, STATS. Internal.
+// The requests that are one frame each way: DELETE, STAT, TOUCH, PING, STATS, EXPLAIN. Internal.
 #pragma once
 
 #include <chrono>
@@ -24,7 +24,7 @@ struct Answer {
 
 class Call : public Request {
  public:
-  enum class Kind : std::uint8_t { kRemove, kStat, kTouch, kPing, kStats };
+  enum class Kind : std::uint8_t { kRemove, kStat, kTouch, kPing, kStats, kExplain };
   struct Arguments {
     Kind kind = Kind::kPing;
     std::string key{};
@@ -45,6 +45,7 @@ class Call : public Request {
   void on_info(const proto::Info& info) override;
   void on_pong() override;
   void on_stats(std::string_view json) override;
+  void on_explanation(std::string_view json) override;
   void on_failed(const proto::Error& error) override;
 
  private:

@@ -320,6 +320,15 @@ std::chrono::nanoseconds Client::ping(const CallOptions& options) {
   return answer.round_trip;
 }
 
+std::string Client::explain(std::string_view key, const CallOptions& options) {
+  auto answer = core_->wait<detail::Answer>([&](auto callback) {
+    Call::start(*core_->channel(),
+                {.kind = Call::Kind::kExplain, .key = std::string(key), .timeout = options.timeout},
+                std::move(callback));
+  });
+  return std::move(answer.text);
+}
+
 std::string Client::stats(const CallOptions& options) {
   auto answer = core_->wait<detail::Answer>([&](auto callback) {
     Call::start(*core_->channel(), {.kind = Call::Kind::kStats, .timeout = options.timeout},

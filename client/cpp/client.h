@@ -8,9 +8,10 @@
 // After an error the client goes on to be usable: the next call connects anew if it must.
 //
 // Retries. A connection that turns out to be dead is replaced. get, open (before the value's head
-// arrived), stat, ping and stats are then repeated once; put, remove and touch only if not a byte
-// of the request can have left, else kConnectionLost says that the outcome is unknown. A request
-// that a daemon refuses because it is shutting down goes, once, to the one that takes its place.
+// arrived), stat, explain, ping and stats are then repeated once; put, remove and touch only if not
+// a byte of the request can have left, else kConnectionLost says that the outcome is unknown. A
+// request that a daemon refuses because it is shutting down goes, once, to the one that takes its
+// place.
 //
 // Threads. One thread at a time may use a client, with the readers and writers that it opened;
 // different clients are independent. Any number of readers and writers may be open at once; they
@@ -129,6 +130,10 @@ class Client {
   std::chrono::nanoseconds ping(const CallOptions& options = {});
   // The daemon's figures, a JSON object.
   std::string stats(const CallOptions& options = {});
+  // Where `key` stands in the daemon and in its second tier, and why: a JSON object, whose members
+  // are in PROTOCOL.md. A key that was never seen is no error. Throws kUnsupported when the daemon
+  // is too old to know.
+  std::string explain(std::string_view key, const CallOptions& options = {});
 
  private:
   std::shared_ptr<detail::BlockingCore> core_;

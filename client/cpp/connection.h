@@ -107,6 +107,7 @@ class Connection : public std::enable_shared_from_this<Connection>,
   void on_info(std::uint32_t id, const proto::Info& info) override;
   void on_pong(std::uint32_t id, proto::Bytes payload) override;
   void on_stats(std::uint32_t id, std::string_view json) override;
+  void on_explanation(std::uint32_t id, std::string_view json) override;
   void on_error(std::uint32_t id, const proto::Error& error) override;
   void on_go_away(const proto::Error& error) override;
   void on_lost(const proto::Error& error) override;

@@ -67,6 +67,10 @@ void Connection::on_stats(std::uint32_t id, std::string_view json) {
   if (const auto request = take(id)) request->on_stats(json);
 }
 
+void Connection::on_explanation(std::uint32_t id, std::string_view json) {
+  if (const auto request = take(id)) request->on_explanation(json);
+}
+
 void Connection::on_error(std::uint32_t id, const proto::Error& error) {
   const auto request = take(id);
   if (request == nullptr) return;

@@ -82,6 +82,7 @@ class Request : public std::enable_shared_from_this<Request> {
   virtual void on_info(const proto::Info&) {}
   virtual void on_pong() {}
   virtual void on_stats(std::string_view) {}
+  virtual void on_explanation(std::string_view) {}
   // All bytes that next_piece() gave so far are in the kernel's hands, and their memory is free.
   virtual void on_flushed() {}
   // Bytes of its value moved in either direction.

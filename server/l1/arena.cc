@@ -60,7 +60,7 @@ Handle Arena::allocate(std::uint8_t size_class) {
   Block& block = at(handle);
   block = Block{};
   block.flags = kLive;
-  block.size_class = size_class;
+  block.size_class = size_class & 0x3F;
   return handle;
 }
 

@@ -43,6 +43,12 @@ struct Lifetime {
 };
 inline constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
 
+inline constexpr std::uint32_t kMostHits = 1023;
+inline constexpr unsigned kBornShift = 30;  // about a second
+inline constexpr std::uint32_t kBornMask = (1u << 22) - 1;
+// 52 days.
+inline constexpr base::Duration kBornWraps{std::int64_t{kBornMask + 1} << kBornShift};
+
 struct Block {
   base::Version version;
   proto::ChunkDigest digest;
@@ -50,15 +56,22 @@ struct Block {
   Handle newer, older;  // neighbours in the LRU list
   std::uint32_t tag;    // 32 bits of the key's hash
   std::uint32_t stamp;  // last use, in stamps (lru.h)
-  std::uint16_t key_bytes;
-  std::uint16_t metadata_bytes;
-  std::uint16_t value_bytes;
-  std::uint16_t chunk_pages;  // chunk_bytes / 4 KiB
-  std::uint8_t flags;
-  std::uint8_t size_class;
-  std::uint16_t spare;
+  std::uint32_t key_bytes : 13;
+  std::uint32_t value_bytes : 13;
+  std::uint32_t size_class : 6;
+  std::uint32_t metadata_bytes : 13;
+  std::uint32_t chunk_pages : 13;  // chunk_bytes / 4 KiB
+  std::uint32_t flags : 6;
+  // For who asks about the entry; nothing is decided by them.
+  std::uint32_t hits : 10;  // stops at kMostHits, from where a hit writes nothing here
+  std::uint32_t born : 22;  // when it came into L1, in units of 2^kBornShift ns that wrap
 
   bool has(BlockFlags flag) const { return (flags & flag) != 0; }
+  void set(BlockFlags flag) { flags = (flags | flag) & 0x3F; }
+  void clear(BlockFlags flag) { flags = flags & ~std::uint32_t{flag} & 0x3F; }
+  void count_hit() {
+    if (hits < kMostHits) hits = (hits + 1) & kMostHits;
+  }
   std::byte* after_header() { return reinterpret_cast<std::byte*>(this + 1); }
   Lifetime& lifetime() { return *reinterpret_cast<Lifetime*>(after_header()); }
   std::byte* after_lifetime() {
@@ -75,7 +88,8 @@ struct Block {
 };
 static_assert(sizeof(Block) <= 48, "a small entry's overhead is a promise");
 static_assert(sizeof(Block) % alignof(Lifetime) == 0 && sizeof(Lifetime) % alignof(void*) == 0);
-static_assert(proto::kMaxChunkBytes / (4 * proto::kKiB) <= 0xFFFF);
+static_assert(proto::kMaxChunkBytes / (4 * proto::kKiB) < 1u << 13);
+static_assert(proto::kMaxKeyBytes < 1u << 13);
 
 inline constexpr std::size_t block_bytes(bool large, bool has_lifetime, std::size_t key_bytes,
                                          std::size_t metadata_bytes, std::size_t value_bytes) {
@@ -91,6 +105,7 @@ inline constexpr std::size_t kFineClassBytes = 512;
 inline constexpr std::size_t kMinSlots = 6;
 inline constexpr std::size_t kMaxBlockBytes =
     kSlotSpaceBytes / kMinSlots / kGrainBytes * kGrainBytes;
+static_assert(kMaxBlockBytes < 1u << 13, "a block's parts have fields of 13 bits");
 static_assert(block_bytes(true, true, proto::kMaxKeyBytes, 0, 0) <= kMaxBlockBytes,
               "a large value's block must hold the longest key");
 

@@ -79,7 +79,7 @@ Cache::Found Cache::find_impl(Bytes key, std::uint64_t hash, TimePoint now, Visi
     Block& block = shard.at(handle);
     if (Shard::is_past(block, now)) {
       ++shard.counters.misses;
-      shard.remove(handle, Removal::kExpired, dropped);
+      shard.remove(handle, Removal::kExpired, now, dropped);
       shard.tidy();
       shard.publish();
     } else {
@@ -249,11 +249,11 @@ Cache::Erased Cache::erase(Bytes key, std::uint64_t hash, const base::Condition&
     const Handle handle = shard.find(key, Impl::tag_of(hash));
     if (handle == kNoHandle) return outcome;
     if (Shard::is_past(shard.at(handle), now)) {
-      shard.remove(handle, Removal::kExpired, dropped);
+      shard.remove(handle, Removal::kExpired, now, dropped);
     } else if (!condition.holds(shard.at(handle).version)) {
       return Erased::kConditionFailed;
     } else {
-      shard.remove(handle, reason, dropped);
+      shard.remove(handle, reason, now, dropped);
       outcome = Erased::kErased;
     }
     shard.tidy();

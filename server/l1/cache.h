@@ -7,7 +7,8 @@
 //
 // Cost is the memory that an entry really takes: whole arena pages, index tables and chunk buffers
 // as allocated. Their sum never passes the budget, at any instant. (The shards themselves, about
-// 4 KiB each, are of the process' fixed base.) Room is made by evicting the least recently used,
+// 4 KiB each, and what they remember of entries that left, a thousandth of the budget and at most 4
+// MiB, are of the process' fixed base.) Room is made by evicting the least recently used,
 // the same key's old entry last.
 //
 // The LRU has two segments, probation (20 % of the bytes) and protected (80 %): strict LRU lost to
@@ -27,6 +28,7 @@
 #include <vector>
 
 #include "server/base/ledger.h"
+#include "server/base/reason_table.h"
 #include "server/base/types.h"
 #include "server/base/value.h"
 
@@ -146,6 +148,26 @@ class Cache {
 
   // Without counting as a use or a hit; for STAT and conditions.
   std::optional<Peek> peek(Bytes key, std::uint64_t hash, TimePoint now) const;
+
+  // Where a key stands, in the same way.
+  struct Resident {
+    std::uint64_t size;
+    base::Version version;
+    base::Duration age;  // since it was stored here, in steps of about a second
+    // When set, the age may be longer by any multiple of this: L1 is older than ages are counted.
+    base::Duration age_wraps{0};
+    base::Duration idle;          // since it last moved up in the order of use, which few hits do
+    std::uint32_t hits;           // since it was stored here
+    bool hits_at_least;           // that many or more
+    std::uint64_t expires_at_ms;  // 0: never
+    std::optional<base::Duration> leaves_in;  // by its expiry or a bound on its stay
+  };
+  struct Standing {
+    std::optional<Resident> resident;
+    // What happened to it last, beside being stored or replaced by what is resident.
+    base::ReasonTable::Memory memory;
+  };
+  Standing explain(Bytes key, std::uint64_t hash, TimePoint now) const;
 
   // All but the bytes, in the same way.
   std::optional<base::ValueMeta> describe(Bytes key, std::uint64_t hash, TimePoint now) const;

@@ -209,7 +209,7 @@ Cache::Outcome Cache::Impl::insert(const Image& image, std::uint64_t hash, Taken
       const std::lock_guard lock(shard.mutex);
       const Handle old = shard.find(image.key, image.tag);
       if (old != kNoHandle && Shard::is_past(shard.at(old), now)) {
-        shard.remove(old, Removal::kExpired, dropped);
+        shard.remove(old, Removal::kExpired, now, dropped);
         taken.evicted_own.reset();
       } else if (old != kNoHandle) {
         // Where a later round finds nothing, this one has gone for the sake of the new.
@@ -306,7 +306,7 @@ bool Cache::Impl::set_expiry(Bytes key, std::uint64_t hash, base::Version versio
                Shard::Stored::kStored;
         again = !done && !last_round;
         // Better gone than served past its expiry.
-        if (!done && last_round) shard.remove(handle, Removal::kEvicted, dropped);
+        if (!done && last_round) shard.remove(handle, Removal::kEvicted, now, dropped);
       }
       shard.tidy();
       shard.publish();

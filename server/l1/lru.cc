@@ -35,7 +35,7 @@ void Lru::unlink(Handle handle) {
 void Lru::insert(Handle handle, bool to_protected, Stamp now) {
   Block& block = arena_.at(handle);
   block.stamp = now;
-  if (to_protected) block.flags |= kProtected;
+  if (to_protected) block.set(kProtected);
   push(handle);
   balance();
 }
@@ -46,7 +46,7 @@ bool Lru::touch(Handle handle, Stamp now) {
   Block& block = arena_.at(handle);
   if (block.has(kProtected) && later_by(now, block.stamp) < kMoveAfter) return false;
   unlink(handle);
-  block.flags |= kProtected;
+  block.set(kProtected);
   block.stamp = now;
   push(handle);
   balance();
@@ -69,7 +69,7 @@ void Lru::balance() {
     if (kept.oldest == kNoHandle || kept.bytes <= most) return;
     const Handle handle = kept.oldest;
     unlink(handle);
-    arena_.at(handle).flags &= static_cast<std::uint8_t>(~kProtected);
+    arena_.at(handle).clear(kProtected);
     push(handle);
   }
 }

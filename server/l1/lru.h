@@ -12,10 +12,12 @@ namespace cistern::l1 {
 
 // Time of use, in units of about 17 ms that wrap after two years.
 using Stamp = std::uint32_t;
+inline constexpr unsigned kStampShift = 24;
 inline Stamp stamp_of(base::TimePoint now) {
-  return static_cast<Stamp>(static_cast<std::uint64_t>(now.time_since_epoch().count()) >> 24);
+  return static_cast<Stamp>(static_cast<std::uint64_t>(now.time_since_epoch().count()) >>
+                            kStampShift);
 }
-inline constexpr Stamp kStampsPerSecond = 1'000'000'000u >> 24;
+inline constexpr Stamp kStampsPerSecond = 1'000'000'000u >> kStampShift;
 // How much later `a` is than `b`; negative when it is earlier.
 inline std::int32_t later_by(Stamp a, Stamp b) { return static_cast<std::int32_t>(a - b); }
 

@@ -20,6 +20,28 @@ constexpr unsigned kVictimsAhead = 16;
 constexpr std::uint64_t kHasVictimBit = std::uint64_t{1} << 32;
 constexpr std::uint64_t kReclaimableBit = std::uint64_t{1} << 33;
 
+constexpr std::uint32_t kPartMask = (1u << 13) - 1;
+
+base::Reason reason_of(Removal removal) {
+  switch (removal) {
+    case Removal::kEvicted:
+      return base::Reason::kEvicted;
+    case Removal::kExpired:
+      return base::Reason::kExpired;
+    case Removal::kDeleted:
+      return base::Reason::kDeleted;
+    case Removal::kReplaced:
+      return base::Reason::kReplaced;
+    case Removal::kInvalidated:
+      return base::Reason::kInvalidated;
+  }
+  return base::Reason::kEvicted;
+}
+
+std::uint32_t born_at(base::TimePoint now) {
+  return static_cast<std::uint32_t>(now.time_since_epoch().count() >> kBornShift);
+}
+
 void copy(std::byte* to, base::Bytes from) {
   if (!from.empty()) std::memcpy(to, from.data(), from.size());
 }
@@ -27,7 +49,11 @@ void copy(std::byte* to, base::Bytes from) {
 }  // namespace
 
 Shard::Shard(Budget& budget, std::uint64_t max_pages, std::uint64_t share_bytes)
-    : budget_(budget), arena_(max_pages), index_(arena_), lru_(arena_, share_bytes) {}
+    : budget_(budget),
+      arena_(max_pages),
+      index_(arena_),
+      lru_(arena_, share_bytes),
+      reasons_(base::ReasonTable::slots_for(share_bytes)) {}
 
 Shard::~Shard() {
   for (Handle handle = lru_.victim(kNoHandle); handle != kNoHandle;
@@ -51,20 +77,22 @@ Handle Shard::slot_for(std::uint8_t size_class, Purse& purse, Stored& outcome) {
   return arena_.allocate(size_class);
 }
 
-void Shard::fill(Block& block, const Image& image) {
+void Shard::fill(Block& block, const Image& image, base::TimePoint now) {
   block.version = image.version;
   block.digest = image.digest;
   block.tag = image.tag;
-  block.key_bytes = static_cast<std::uint16_t>(image.key.size());
-  block.metadata_bytes = static_cast<std::uint16_t>(image.metadata.size());
-  block.value_bytes = static_cast<std::uint16_t>(image.bytes.size());
-  block.chunk_pages = static_cast<std::uint16_t>(image.chunk_bytes / (4 * proto::kKiB));
+  block.key_bytes = image.key.size() & kPartMask;
+  block.metadata_bytes = image.metadata.size() & kPartMask;
+  block.value_bytes = image.bytes.size() & kPartMask;
+  block.chunk_pages = image.chunk_bytes / (4 * proto::kKiB) & kPartMask;
+  block.hits = 0;
+  block.born = born_at(now) & kBornMask;
   if (image.has_lifetime()) {
-    block.flags |= kHasLifetime;
+    block.set(kHasLifetime);
     new (block.after_header()) Lifetime(image.lifetime);
   }
   if (image.large != nullptr) {
-    block.flags |= kLarge;
+    block.set(kLarge);
     new (block.after_lifetime()) base::ValuePtr(image.large);
   }
   copy(block.key_at(), image.key);
@@ -75,7 +103,8 @@ void Shard::fill(Block& block, const Image& image) {
 void Shard::put_in(Handle slot, const Image& image, bool to_protected, Purse& purse,
                    base::TimePoint now) {
   Block& block = arena_.at(slot);
-  fill(block, image);
+  if (counters.items == 0 && first_born_ == base::TimePoint{}) first_born_ = now;
+  fill(block, image, now);
   if (block.has(kHasLifetime)) ++mortal_items_;
   index_.insert(slot, purse);
   lru_.insert(slot, to_protected, stamp_of(now));
@@ -88,8 +117,8 @@ void Shard::rewrite(Handle handle, const Image& image, base::TimePoint now) {
   ++counters.removed[static_cast<std::size_t>(Removal::kReplaced)];
   counters.value_bytes -= block.value_size();
   if (block.has(kHasLifetime)) --mortal_items_;
-  block.flags &= static_cast<std::uint8_t>(~kHasLifetime);
-  fill(block, image);
+  block.clear(kHasLifetime);
+  fill(block, image, now);
   if (block.has(kHasLifetime)) ++mortal_items_;
   counters.value_bytes += block.value_size();
   lru_.renew(handle, stamp_of(now));
@@ -124,13 +153,13 @@ Shard::Stored Shard::store(const Image& image, Handle old, Purse& purse, base::T
         return Stored::kStored;
       }
       // Its own slot is free for the new one.
-      remove(std::exchange(old, kNoHandle), Removal::kReplaced, dropped);
+      drop(std::exchange(old, kNoHandle), Removal::kReplaced, dropped);
     }
   }
   Stored outcome = Stored::kStored;
   const Handle slot = slot_for(size_class, purse, outcome);
   if (slot == kNoHandle) return outcome;
-  if (old != kNoHandle) remove(old, Removal::kReplaced, dropped);
+  if (old != kNoHandle) drop(old, Removal::kReplaced, dropped);
   put_in(slot, image, to_protected, purse, now);
   return outcome;
 }
@@ -138,6 +167,8 @@ Shard::Stored Shard::store(const Image& image, Handle old, Purse& purse, base::T
 Shard::Stored Shard::reshape(const Image& image, Handle old, Purse& purse, base::TimePoint now) {
   const std::uint8_t size_class = class_of(image.block_size());
   const bool to_protected = arena_.at(old).has(kProtected);
+  const std::uint32_t hits = arena_.at(old).hits;
+  const std::uint32_t born = arena_.at(old).born;
   Stored outcome = Stored::kStored;
   Handle slot = kNoHandle;
   if (arena_.at(old).size_class != size_class) {
@@ -147,10 +178,21 @@ Shard::Stored Shard::reshape(const Image& image, Handle old, Purse& purse, base:
   take_out(old);
   if (slot == kNoHandle) slot = arena_.allocate(size_class);
   put_in(slot, image, to_protected, purse, now);
+  arena_.at(slot).hits = hits & kMostHits;
+  arena_.at(slot).born = born & kBornMask;
   return outcome;
 }
 
-void Shard::remove(Handle handle, Removal reason, Dropped& dropped) {
+void Shard::remove(Handle handle, Removal reason, base::TimePoint now, Dropped& dropped) {
+  Block& block = arena_.at(handle);
+  reasons_.note(block.tag, {.reason = reason_of(reason),
+                            .at = now,
+                            .size = block.value_size(),
+                            .version = block.version});
+  drop(handle, reason, dropped);
+}
+
+void Shard::drop(Handle handle, Removal reason, Dropped& dropped) {
   ++counters.removed[static_cast<std::size_t>(reason)];
   if (base::ValuePtr large = take_out(handle)) {
     budget_.begin_leaving();
@@ -158,11 +200,16 @@ void Shard::remove(Handle handle, Removal reason, Dropped& dropped) {
   }
 }
 
+Shard::Age Shard::age_of(const Block& block, base::TimePoint now) const {
+  const std::uint32_t units = (born_at(now) - block.born) & kBornMask;
+  return {base::Duration(std::int64_t{units} << kBornShift), now - first_born_ >= kBornWraps};
+}
+
 bool Shard::evict_one(Handle spared, base::TimePoint now, Dropped& dropped) {
   const Handle victim = lru_.victim(spared);
   if (victim == kNoHandle) return false;
   const bool past = is_past(arena_.at(victim), now);
-  remove(victim, past ? Removal::kExpired : Removal::kEvicted, dropped);
+  remove(victim, past ? Removal::kExpired : Removal::kEvicted, now, dropped);
   const Handle next = lru_.victim(kNoHandle);
   if (next != kNoHandle) index_.prefetch_bucket(arena_.at(next).tag);
   return true;
@@ -263,7 +310,7 @@ bool Shard::sweep(std::size_t limit, base::TimePoint now, std::size_t& looked_at
       Block& block = arena_.at(handle);
       const Handle next = block.chain;
       if (is_past(block, now)) {
-        remove(handle, Removal::kExpired, dropped);
+        remove(handle, Removal::kExpired, now, dropped);
         ++removed;
       }
       handle = next;

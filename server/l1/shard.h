@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "server/base/reason_table.h"
 #include "server/l1/arena.h"
 #include "server/l1/budget.h"
 #include "server/l1/cache.h"
@@ -62,6 +63,7 @@ class Shard {
   }
   // A use.
   void touch(Handle handle, base::TimePoint now) {
+    arena_.at(handle).count_hit();
     if (lru_.touch(handle, stamp_of(now))) publish();
   }
 
@@ -72,7 +74,15 @@ class Shard {
   // The same for an entry whose block gets another shape, but is neither new nor replaced.
   Stored reshape(const Image& image, Handle old, Purse& purse, base::TimePoint now);
 
-  void remove(Handle handle, Removal reason, Dropped& dropped);
+  // And remembers why.
+  void remove(Handle handle, Removal reason, base::TimePoint now, Dropped& dropped);
+  const base::ReasonTable& reasons() const { return reasons_; }
+  // How long ago the entry came into L1, to about a second.
+  struct Age {
+    base::Duration age;
+    bool may_be_longer;  // by any number of kBornWraps
+  };
+  Age age_of(const Block& block, base::TimePoint now) const;
 
   struct Evicted {
     bool anything = false;
@@ -117,11 +127,13 @@ class Shard {
 
  private:
   Handle slot_for(std::uint8_t size_class, Purse& purse, Stored& outcome);
-  static void fill(Block& block, const Image& image);
+  static void fill(Block& block, const Image& image, base::TimePoint now);
   void put_in(Handle slot, const Image& image, bool to_protected, Purse& purse,
               base::TimePoint now);
   // A small one in the place of a small one of the same key, in its slot.
   void rewrite(Handle handle, const Image& image, base::TimePoint now);
+  // Removes, and remembers nothing of it: another entry takes its place.
+  void drop(Handle handle, Removal reason, Dropped& dropped);
   base::ValuePtr take_out(Handle handle);
   // Of the next ones; how many.
   unsigned prefetch_victims();
@@ -132,6 +144,8 @@ class Shard {
   Arena arena_;
   Index index_;
   Lru lru_;
+  base::ReasonTable reasons_;
+  base::TimePoint first_born_{};
   std::uint64_t mortal_items_ = 0;  // with a lifetime
   std::uint64_t sweep_bucket_ = 0;
   std::vector<Handle> moving_;

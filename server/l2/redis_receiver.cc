@@ -136,7 +136,7 @@ Event ReplyReceiver::read_head(const Expected* expected) {
 Event ReplyReceiver::begin_chunk(const Expected& expected, const ReplyHead& head) {
   const ChunkIdentity& identity = expected.identity;
   if (head.kind == ReplyHead::Kind::kNil) {
-    outcome_ = lost(fmt::format("chunk {} is missing", identity.index));
+    outcome_ = lost(fmt::format("chunk {}{}", identity.index, kMissing));
     return finish();
   }
   if (head.kind != ReplyHead::Kind::kBulk) return broken("Redis sent a reply of another kind");

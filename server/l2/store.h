@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "server/base/chunk.h"
@@ -19,6 +20,13 @@ namespace cistern::l2 {
 using base::Bytes;
 using base::Duration;
 using base::Result;
+
+// A chunk that is not there is kValueLost with a message that ends so; with any other message it is
+// there, and damaged.
+inline constexpr std::string_view kMissing = " is missing";
+inline bool is_missing(const base::Error& error) {
+  return error.status == base::Status::kValueLost && error.message.ends_with(kMissing);
+}
 
 template <typename T>
 using Callback = std::function<void(Result<T>)>;

@@ -331,6 +331,21 @@ void Requests::on_stats(std::uint32_t id) {
   context_.metrics.count_request(Op::kStats, Status::kOk, context_.loop.refresh() - began);
 }
 
+void Requests::on_explain(std::uint32_t id, const proto::KeyRequest& key) {
+  RequestPtr request = begin(id, Op::kExplain, key.key.size() + proto::kMaxExplanationBytes);
+  if (!request) return;
+  Request* const waiting = request.get();
+  request->operation =
+      context_.service.explain(key, [this, waiting](const proto::Result<std::string>& json) {
+        if (waiting->over) return;
+        if (!json) return answer_error(*waiting, json.error());
+        conn_->answer_explain(waiting->id, *json);
+        finish(*waiting, Status::kOk);
+        owner_.on_output();
+      });
+  settle(std::move(request));
+}
+
 // ---------------------------------------------------------------------------------------- Streams
 
 proto::MutableBytes Requests::on_data_target(std::uint32_t id, std::size_t bytes) {
@@ -395,7 +410,7 @@ void Requests::on_answered(proto::Type type, Status status) {
       {proto::Type::kGet, Op::kGet},       {proto::Type::kPut, Op::kPut},
       {proto::Type::kDelete, Op::kDelete}, {proto::Type::kStat, Op::kStat},
       {proto::Type::kTouch, Op::kTouch},   {proto::Type::kPing, Op::kPing},
-      {proto::Type::kStats, Op::kStats}};
+      {proto::Type::kStats, Op::kStats},   {proto::Type::kExplain, Op::kExplain}};
   for (const auto& [of, op] : kOps) {
     if (of == type) context_.metrics.count_request(op, status, base::Duration{0});
   }

@@ -54,6 +54,7 @@ class Requests final : public proto::ServerConn::Handler {
   void on_stat(std::uint32_t id, const proto::KeyRequest& request) override;
   void on_touch(std::uint32_t id, const proto::TouchRequest& request) override;
   void on_stats(std::uint32_t id) override;
+  void on_explain(std::uint32_t id, const proto::KeyRequest& request) override;
   proto::MutableBytes on_data_target(std::uint32_t id, std::size_t bytes) override;
   void on_data_done(std::uint32_t id, std::size_t bytes,
                     std::optional<proto::ChunkDigest> chunk_end) override;

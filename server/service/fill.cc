@@ -238,7 +238,7 @@ void Fill::close() {
   for (base::Loop::TimerId* const timer : {&renewal_, &impatience_, &idleness_}) {
     loop_.cancel(std::exchange(*timer, base::Loop::TimerId::kNone));
   }
-  if (!keeps_) worker_.shared.passing.remove(*this);
+  if (!keeps_) worker_.shared.passing->remove(*this);
   flight_.reset();
   worker_.end_work(work_);
 }

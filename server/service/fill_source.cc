@@ -68,7 +68,7 @@ std::unique_ptr<ChunkSource> source_in_l2(Reading reading) {
     return std::make_unique<FailedSource>(
         Error{Status::kEvicted, "the value left memory while it was being read slowly"});
   }
-  Passing::Found found = reading.worker->shared.passing.find_or_make(reading);
+  Passing::Found found = reading.worker->shared.passing->find_or_make(reading);
   if (found.made != nullptr) found.made->begin();
   return std::move(found.source);
 }

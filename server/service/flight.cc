@@ -184,7 +184,7 @@ void Flight::open(l1::Room room) {
     fill_ = fill;
     state_ = State::kFilling;
   }
-  if (!fill->keeps()) worker_.shared.passing.add(fill);
+  if (!fill->keeps()) worker_.shared.passing->add(fill);
   fill->begin();
   worker_.end_work(work_);
   deliver(std::move(landed));

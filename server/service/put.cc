@@ -8,6 +8,7 @@
 #include "proto/json.h"
 #include "server/base/rng.h"
 #include "server/service/edit.h"
+#include "server/service/reasons.h"
 #include "server/service/values.h"
 
 namespace cistern::service {
@@ -38,6 +39,8 @@ class InlineShare {
 // The client of an inline PUT while it waits for L2.
 struct Client {
   std::shared_ptr<Worker> worker;
+  Key key;
+  std::uint64_t size;
   PutSink* sink;
   std::shared_ptr<Edit> edit{};
   bool answered = false;  // possibly before the handle is made
@@ -54,7 +57,7 @@ struct Client {
     if (result) {
       to->on_stored(*result);
     } else {
-      answer_failed(*worker, *to, result.error());
+      answer_rejected(*worker, *to, key, size, result.error());
     }
   }
 };
@@ -89,7 +92,8 @@ void put_in_l1(Worker& worker, const proto::PutRequest& request, proto::ChunkDig
     case l1::Cache::Outcome::kConditionFailed:
       return answer_failed(worker, sink, {Status::kConditionFailed, {}});
     case l1::Cache::Outcome::kNoRoom:
-      return answer_failed(worker, sink, no_room_in_l1(meta.size));
+      return answer_rejected(worker, sink, Key(request.key, hash), meta.size,
+                             no_room_in_l1(meta.size));
   }
 }
 
@@ -98,11 +102,11 @@ OperationPtr put_through_l2(const std::shared_ptr<Worker>& worker, const proto::
   const std::uint64_t bytes = request.inline_bytes.size() + request.metadata.size() +
                               request.key.size() + kInlineWriteBytes;
   if (worker->inline_bytes + bytes > kMaxInlineInFlightBytes) {
-    answer_failed(*worker, sink,
-                  {Status::kNoRoom,
-                   fmt::format("{} bytes of small values, with their keys and metadata, wait for "
-                               "the second tier; at most {} may: try again later",
-                               worker->inline_bytes, kMaxInlineInFlightBytes)});
+    answer_rejected(*worker, sink, Key(request.key), request.inline_bytes.size(),
+                    {Status::kNoRoom,
+                     fmt::format("{} bytes of small values, with their keys and metadata, wait for "
+                                 "the second tier; at most {} may: try again later",
+                                 worker->inline_bytes, kMaxInlineInFlightBytes)});
     return nullptr;
   }
   WritePlan plan;
@@ -111,7 +115,8 @@ OperationPtr put_through_l2(const std::shared_ptr<Worker>& worker, const proto::
   plan.manifest.meta = meta_of(*worker, request);
   plan.manifest.inline_bytes.assign(request.inline_bytes.begin(), request.inline_bytes.end());
   plan.manifest.inline_digest = digest;
-  auto client = std::make_shared<Client>(Client{worker, &sink});
+  auto client = std::make_shared<Client>(
+      Client{worker, Key(request.key), request.inline_bytes.size(), &sink});
   client->edit =
       make_write(worker, Key(request.key), std::move(plan),
                  [client](const Result<proto::Stored>& result) { client->answer(result); });
@@ -174,6 +179,26 @@ void answer_failed(Worker& worker, PutSink& sink, const Error& error) {
   sink.on_failed(error);
 }
 
+void answer_rejected(Worker& worker, PutSink& sink, const Key& key, std::uint64_t size,
+                     const Error& error) {
+  if (error.status != Status::kConditionFailed) {
+    std::uint64_t limit = 0;
+    if (error.status == Status::kValueTooLarge) {
+      const std::uint64_t most = worker.options.max_value_bytes;
+      limit = size > most ? most : worker.ledger.budgets().l1;
+    } else if (error.status == Status::kNoRoom) {
+      const base::Ledger::Budgets& budgets = worker.ledger.budgets();
+      limit = worker.store == nullptr ? budgets.l1 : budgets.transfers;
+    }
+    worker.shared.reasons->note(key.hash, {.reason = base::Reason::kRejected,
+                                           .at = worker.loop.now(),
+                                           .size = size,
+                                           .limit = limit,
+                                           .status = error.status});
+  }
+  answer_failed(worker, sink, error);
+}
+
 OperationPtr put_inline(const std::shared_ptr<Worker>& worker, const proto::PutRequest& request,
                         PutSink& sink) {
   if (const std::optional<Error> error = check_put(request)) {
@@ -183,7 +208,8 @@ OperationPtr put_inline(const std::shared_ptr<Worker>& worker, const proto::PutR
   const std::uint64_t size = request.inline_bytes.size();
   if (std::optional<Error> error =
           check_size(*worker, size, request.key.size(), request.metadata.size())) {
-    auto client = std::make_shared<Client>(Client{worker, &sink});
+    auto client = std::make_shared<Client>(
+        Client{worker, Key(request.key), request.inline_bytes.size(), &sink});
     refuse_for_size(worker, Key(request.key), condition_of(request), std::move(*error),
                     [client](const Error& why) { client->answer(tl::unexpected(why)); });
     if (client->answered) return nullptr;
@@ -191,8 +217,8 @@ OperationPtr put_inline(const std::shared_ptr<Worker>& worker, const proto::PutR
   }
   const Digests digests = digests_of(request.inline_bytes, worker->options.chunk_bytes);
   if (digests.value != request.inline_digest) {
-    answer_failed(
-        *worker, sink,
+    answer_rejected(
+        *worker, sink, Key(request.key), size,
         {Status::kDigestMismatch,
          fmt::format("the {} bytes that arrived have the digest {}, not {}", size,
                      proto::to_hex(digests.value), proto::to_hex(request.inline_digest))});
@@ -203,7 +229,7 @@ OperationPtr put_inline(const std::shared_ptr<Worker>& worker, const proto::PutR
     return nullptr;
   }
   if (const Result<void> available = worker->store->available(); !available) {
-    answer_failed(*worker, sink, available.error());
+    answer_rejected(*worker, sink, Key(request.key), size, available.error());
     return nullptr;
   }
   return put_through_l2(worker, request, digests.bytes, sink);

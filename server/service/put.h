@@ -25,6 +25,11 @@ Error no_room_in_l1(std::uint64_t size);
 // Counts and passes on the failure of a PUT.
 void answer_failed(Worker& worker, PutSink& sink, const Error& error);
 
+// The same for what is refused of a key for its own sake, which is remembered. `size` is of the
+// value, as far as it is known.
+void answer_rejected(Worker& worker, PutSink& sink, const Key& key, std::uint64_t size,
+                     const Error& error);
+
 // As Service::put_inline and Service::open_put.
 OperationPtr put_inline(const std::shared_ptr<Worker>& worker, const proto::PutRequest& request,
                         PutSink& sink);

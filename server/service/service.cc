@@ -4,9 +4,11 @@
 #include <utility>
 
 #include "server/service/edit.h"
+#include "server/service/explain.h"
 #include "server/service/fill.h"
 #include "server/service/get.h"
 #include "server/service/put.h"
+#include "server/service/reasons.h"
 #include "server/service/stat.h"
 #include "server/service/worker.h"
 
@@ -66,8 +68,8 @@ Shared::Shared(const Options& the_options, l1::Cache& the_cache, base::Ledger& t
       cache(the_cache),
       ledger(the_ledger),
       gate(std::make_unique<WriteGate>(the_options.negative_ttl)),
-      passing_fills(std::make_unique<Passing>()),
-      passing(*passing_fills) {}
+      passing(std::make_unique<Passing>()),
+      reasons(std::make_unique<Reasons>(the_ledger.budgets().l1)) {}
 
 Shared::~Shared() = default;
 
@@ -142,6 +144,13 @@ OperationPtr Service::stat(const proto::KeyRequest& request, Done<proto::Info> d
     return at_once<proto::Info>(done, tl::unexpected(worker_->shutting_down()));
   }
   return service::stat(worker_, request, std::move(done));
+}
+
+OperationPtr Service::explain(const proto::KeyRequest& request, Done<std::string> done) {
+  if (worker_->draining()) {
+    return at_once<std::string>(done, tl::unexpected(worker_->shutting_down()));
+  }
+  return service::explain(worker_, request, std::move(done));
 }
 
 Result<void> Service::ready() const {

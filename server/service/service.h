@@ -47,6 +47,7 @@ struct Options {
 };
 
 class Passing;
+class Reasons;
 class WriteGate;
 class Worker;
 
@@ -60,8 +61,8 @@ class Shared {
   l1::Cache& cache;
   base::Ledger& ledger;
   const std::unique_ptr<WriteGate> gate;
-  const std::unique_ptr<Passing> passing_fills;
-  Passing& passing;
+  const std::unique_ptr<Passing> passing;
+  const std::unique_ptr<Reasons> reasons;
 };
 
 // A value on its way to one reader. Pulled: it reads ahead from L2 within a bounded window and
@@ -149,6 +150,10 @@ class Service {
   OperationPtr touch(const proto::TouchRequest& request, Done<proto::Done> done);
   // Info views the metadata for the time of the callback.
   OperationPtr stat(const proto::KeyRequest& request, Done<proto::Info> done);
+
+  // Where the key stands and why, as the JSON of PROTOCOL.md's EXPLAIN. No failure of L2's makes it
+  // fail: what could not be asked is said.
+  OperationPtr explain(const proto::KeyRequest& request, Done<std::string> done);
 
   // Whether L2 (if there is one) can be reached; for /readyz.
   Result<void> ready() const;

@@ -400,7 +400,12 @@ void UploadCore::fail(const Error& error) {
   state_ = State::kOver;
   drop();
   job_.end();
-  if (PutSink* const sink = std::exchange(sink_, nullptr)) answer_failed(*worker_, *sink, error);
+  if (PutSink* const sink = std::exchange(sink_, nullptr)) {
+    // One of unknown size that is too large has at least the byte that is past the limit.
+    const bool too_large = error.status == Status::kValueTooLarge;
+    const std::uint64_t arrived = too_large ? credited_bytes_ + 1 : meta_.size;
+    answer_rejected(*worker_, *sink, key_, size_known() ? declared_ : arrived, error);
+  }
 }
 
 // Of an upload that will not be committed. The chunk that is being filled stays until the handle

@@ -5,6 +5,7 @@
 
 #include "server/base/log.h"
 #include "server/base/rng.h"
+#include "server/service/reasons.h"
 
 namespace cistern::service {
 
@@ -14,7 +15,11 @@ Worker::Worker(Shared& shared_state, base::Loop& the_loop, l2::Store* the_store,
                base::WorkerMetrics& the_metrics)
     : shared(shared_state),
       loop(the_loop),
-      store(the_store),
+      plain_store(the_store),
+      noting_store(the_store == nullptr ? nullptr
+                                        : std::make_unique<NotingStore>(
+                                              *the_store, *shared_state.reasons, the_loop)),
+      store(noting_store.get()),
       metrics(the_metrics),
       options(shared_state.options),
       cache(shared_state.cache),

@@ -35,7 +35,9 @@ class Worker : public std::enable_shared_from_this<Worker> {
 
   Shared& shared;
   base::Loop& loop;
-  l2::Store* const store;  // null for none
+  l2::Store* const plain_store;                   // null for none
+  const std::unique_ptr<l2::Store> noting_store;  // the same, for all that is to be remembered
+  l2::Store* const store;                         // that one; null for none
   base::WorkerMetrics& metrics;
   const Options& options;
   l1::Cache& cache;

@@ -5,6 +5,8 @@
 
 #include "server/base/log.h"
 #include "server/service/edit.h"
+#include "server/service/put.h"
+#include "server/service/reasons.h"
 #include "server/service/values.h"
 
 namespace cistern::service {
@@ -25,6 +27,9 @@ class Write : public Edit {
   void committed(const l2::Replaced& replaced);
   void publish();
   bool insert();
+  // Why it isn't in L1. Its limit is L1's whole budget, when that is too small for it; else there
+  // was no room at this moment.
+  void note_not_kept(bool replaced);
   void raise();
   void on_raised(const Result<std::uint64_t>& there);
   // Nothing was changed, for certain.
@@ -88,12 +93,23 @@ void Write::publish() {
     in_l1_ = insert();
     // The older value must not outlive the commit in L1.
     if (!in_l1_) {
-      worker_->cache.erase(key_.bytes(), key_.hash, {}, l1::Removal::kReplaced,
-                           worker_->loop.now());
+      note_not_kept(worker_->cache.erase(key_.bytes(), key_.hash, {}, l1::Removal::kReplaced,
+                                         worker_->loop.now()) == l1::Cache::Erased::kErased);
     }
   });
   if (!in_l1_) worker_->metrics.l1_bypassed.add();
   plan_.large.reset();
+}
+
+void Write::note_not_kept(bool replaced) {
+  const std::uint64_t cost =
+      is_inline() ? 0 : cost_in_l1(*worker_, meta().size, key_.text.size(), meta().metadata.size());
+  worker_->shared.reasons->note(
+      key_.hash, {.reason = replaced ? base::Reason::kReplaced : base::Reason::kNotKept,
+                  .at = worker_->loop.now(),
+                  .size = meta().size,
+                  .version = meta().version,
+                  .limit = worker_->cache.could_hold(cost) ? 0 : worker_->ledger.budgets().l1});
 }
 
 bool Write::insert() {

@@ -29,7 +29,7 @@ testing::Split split_of(unsigned choice) {
 
 Buffer hello() {
   Buffer out;
-  encode(out, Hello{});
+  encode(out, Hello{.features = kKnownFeatures});
   return out;
 }
 
@@ -113,7 +113,8 @@ void client_conn(Bytes input) {
   client.conn.stats();
   client.get("k", 100, 1024, Range{5, 10});
   client.put_inline("k", testing::make_value(10), 4096);
-  const unsigned requests = 8;
+  client.conn.explain(KeyRequest{as_bytes("k")});
+  const unsigned requests = 9;
   Buffer left;
   if (input[1] != std::byte{0}) {
     const Welcome welcome{.max_value_bytes = 1 << 20,

@@ -47,7 +47,7 @@ void answer(Bytes payload, Result<T> (*decode)(Bytes)) {
 
 void messages(Bytes input) {
   if (input.empty() || input.size() > kMaxControlBytes) return;
-  const unsigned kind = static_cast<unsigned>(input[0]) % 13;
+  const unsigned kind = static_cast<unsigned>(input[0]) % 14;
   const Bytes payload = input.subspan(1);
   const auto key_request = [&](Type type) {
     check(
@@ -79,9 +79,11 @@ void messages(Bytes input) {
       return answer<Done>(payload, decode_done);
     case 11:
       return answer<End>(payload, decode_end);
-    default:
+    case 12:
       return check(payload, decode_error,
                    [](Out& out, const ErrorMessage& m) { encode(out, 1, Type::kError, m); });
+    default:
+      return key_request(Type::kExplain);
   }
 }
 

@@ -149,6 +149,12 @@ class ServerSide : public proto::ServerConn::Handler {
     open.erase(id);
     conn.answer_stats(id, "{}");
   }
+  void on_explain(std::uint32_t id, const proto::KeyRequest& request) override {
+    note("explain", id, request.key);
+    if (by_hand) return;
+    open.erase(id);
+    conn.answer_explain(id, "{}");
+  }
   MutableBytes on_data_target(std::uint32_t id, std::size_t bytes) override {
     Upload& upload = uploads.at(id);
     upload.taken += bytes;
@@ -334,6 +340,7 @@ class ClientSide : public proto::ClientConn::Handler {
   void on_info(std::uint32_t id, const proto::Info&) override { final("info", id); }
   void on_pong(std::uint32_t id, Bytes) override { final("pong", id); }
   void on_stats(std::uint32_t id, std::string_view) override { final("stats", id); }
+  void on_explanation(std::uint32_t id, std::string_view) override { final("explanation", id); }
   void on_error(std::uint32_t id, const proto::Error& error) override {
     final("error " + std::string(name(error.status)), id);
   }

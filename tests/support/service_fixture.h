@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "server/service/fill.h"
 #include "server/service/service.h"
@@ -213,7 +214,7 @@ class Workers {
     EXPECT_EQ(ledger_.waiting(), 0u);
     EXPECT_EQ(cache_.stats().reserved_bytes, 0u);
     EXPECT_EQ(shared_.gate->entries(), 0u);
-    EXPECT_EQ(shared_.passing.size(), 0u);
+    EXPECT_EQ(shared_.passing->size(), 0u);
     const l1::Stats stats = cache_.stats();
     std::uint64_t removed = 0;
     for (const std::uint64_t each : stats.removed) removed += each;
@@ -351,6 +352,15 @@ class Workers {
                         [&](const proto::Result<proto::Done>& done) { result = done; });
     settle();
     return result;
+  }
+  nlohmann::json explain(const std::string& key, std::size_t worker = 0) {
+    std::string json;
+    const auto operation = service(worker).explain(
+        {proto::as_bytes(key), {}},
+        [&](const proto::Result<std::string>& result) { json = result.value(); });
+    settle();
+    EXPECT_LE(json.size(), proto::kMaxExplanationBytes);
+    return nlohmann::json::parse(json);
   }
   // Leaves what L2 has, and nothing in L1.
   void forget_in_l1(const std::string& key) {

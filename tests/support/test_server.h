@@ -34,6 +34,7 @@ struct Faults {
   std::optional<proto::Error> refuse_put{};  // the answer to every streamed PUT...
   std::uint64_t refuse_put_after = 0;        // ...once so many of its bytes have arrived
   std::optional<proto::Error> refuse_connection{};
+  std::string explanation = "{}";  // no fault: the answer to EXPLAIN
 };
 
 struct Counts {
@@ -430,6 +431,9 @@ class TestServer {
     }
     void on_stats(std::uint32_t id) override {
       if (admit(id)) conn_.answer_stats(id, R"({"test":true})");
+    }
+    void on_explain(std::uint32_t id, const proto::KeyRequest&) override {
+      if (admit(id)) conn_.answer_explain(id, server_.faults_.explanation);
     }
     void on_abort(std::uint32_t id, const proto::Error&) override {
       ++server_.counts_.aborts;

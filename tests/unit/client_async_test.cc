@@ -77,6 +77,7 @@ TEST_F(AsyncClientTest, EveryOperationWorksWithFutures) {
   EXPECT_TRUE(result(client.async_touch("k", 10s, asio::use_future))->expires_at);
   EXPECT_GT(result(client.async_ping(asio::use_future)).count(), 0);
   EXPECT_EQ(result(client.async_stats(asio::use_future)), R"({"test":true})");
+  EXPECT_EQ(result(client.async_explain("key", asio::use_future)), "{}");
   EXPECT_TRUE(result(client.async_remove("k", asio::use_future)));
   EXPECT_FALSE(result(client.async_remove("k", asio::use_future)));
   EXPECT_FALSE(result(client.async_get("k", asio::use_future)));

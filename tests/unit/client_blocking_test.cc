@@ -331,6 +331,8 @@ TEST_F(BlockingClient, ATooLargeValueIsHeardOfButNotSent) {
 TEST_F(BlockingClient, PingsAndAsksForFigures) {
   EXPECT_GT(client.ping().count(), 0);
   EXPECT_EQ(client.stats(), R"({"test":true})");
+  server.set_faults({.explanation = R"({"l1":{"resident":false}})"});
+  EXPECT_EQ(client.explain("key"), R"({"l1":{"resident":false}})");
 }
 
 TEST(BlockingClientLimits, FollowsSmallChunksAndFrames) {

@@ -105,6 +105,49 @@ TEST_F(Cli, OtherCommandsAndTheirJson) {
   EXPECT_EQ(run("stat k --json").output, "{\"key\":\"k\",\"found\":false}\n");
 }
 
+TEST_F(Cli, ExplainsForPeopleAndForScripts) {
+  const auto explain = [&](const std::string& json) {
+    server.set_faults({.explanation = json});
+    const Result result = run("explain k");
+    EXPECT_EQ(result.exit, 0) << result.output;
+    return result.output;
+  };
+  EXPECT_EQ(explain(R"({"l1":{"resident":true,"size":5,"version":"000000000000002a",
+                        "age_ms":125000,"idle_ms":1500,"hits":1023,"hits_at_least":true,
+                        "expires_in_ms":60000,"leaves_in_ms":50000},
+                       "last":null,"remembers_ms":null,
+                       "l2":{"state":"present","size":5,"version":"000000000000002a","chunks":0,
+                             "chunk_bytes":4096,"expires_in_ms":60000}})"),
+            "key:         k\n"
+            "memory:      5 bytes (5 B), version 000000000000002a, since 2 min 5 s, read at least "
+            "1023 times, last moved up 1.5 s ago, expires in 1 min 0 s, leaves memory in 50.0 s at "
+            "the latest\n"
+            "last event:  nothing has happened to it since the daemon started\n"
+            "second tier: 5 bytes (5 B), version 000000000000002a, within its manifest, expires in "
+            "1 min 0 s\n");
+  const std::string rejected =
+      R"({"l1":{"resident":false},"last":{"event":"rejected","ago_ms":850,"text":"a write failed",)"
+      R"("size":2048,"limit":1024,"code":"VALUE_TOO_LARGE"},"remembers_ms":null,)"
+      R"("l2":{"state":"unknown","code":"L2_UNAVAILABLE","text":"no route"}})";
+  EXPECT_EQ(explain(rejected),
+            "key:         k\n"
+            "memory:      not there\n"
+            "last event:  rejected, 850 ms ago, VALUE_TOO_LARGE: a write failed; 2048 bytes (2.00 "
+            "KiB), the limit is 1024 bytes (1.00 KiB)\n"
+            "second tier: could not be asked: no route (L2_UNAVAILABLE)\n");
+  EXPECT_EQ(run("explain k --json").output, rejected + "\n");
+  EXPECT_EQ(run("explain k --quiet").output, "");
+  EXPECT_NE(explain(R"({"last":null,"remembers_ms":7200000,"l2":{"state":"none"}})")
+                .find("what happened in the last 2 h 0 min would be"),
+            std::string::npos);
+  // Of another version, or none of ours.
+  for (const char* const odd :
+       {"{}", "[]", "null", "nonsense", R"({"l1":7,"last":[],"l2":{"state":5}})",
+        R"({"l1":{"resident":true,"size":"big","hits":-1.5},"last":{"ago_ms":{}}})"}) {
+    EXPECT_FALSE(explain(odd).empty()) << odd;
+  }
+}
+
 TEST_F(Cli, ExitStatusesSayWhatToDo) {
   write("in", "x");
   EXPECT_EQ(run("put k in").exit, 0);

@@ -194,6 +194,8 @@ TEST_F(FaultyServer, OnlyWhatIsSafeIsRepeatedOnceAfterALostConnection) {
   EXPECT_EQ(requests([&] { client.stat("k"); }), Pair(Status::kOk, 2));
   server.set_faults({.close_on_request = 1});
   EXPECT_EQ(requests([&] { client.stats(); }), Pair(Status::kOk, 2));
+  server.set_faults({.close_on_request = 1});
+  EXPECT_EQ(requests([&] { client.explain("k"); }), Pair(Status::kOk, 2));
   server.set_faults({.close_on_request = 2});
   EXPECT_EQ(requests([&] { client.get("k"); }), Pair(Status::kConnectionLost, 2));
 

@@ -79,6 +79,30 @@ TEST_F(ServerTest, DeletesTouchesAndDescribes) {
   EXPECT_EQ(stats->text(), R"({"answer":42})");
 }
 
+TEST_F(ServerTest, ExplainsKeys) {
+  start();
+  RawClient client = connect();
+  Out hello;
+  proto::encode(hello, proto::Hello{.features = proto::kFeatureExplain});
+  client.send(hello);
+  ASSERT_EQ(client.receive()->type(), Type::kWelcome);
+  ASSERT_EQ(client.put(1, "k", some_bytes(10), kChunk)->type(), Type::kStored);
+  client.key_request(2, Type::kExplain, "k");
+  const auto there = client.receive();
+  ASSERT_TRUE(there && there->type() == Type::kExplanation);
+  EXPECT_NE(there->text().find(R"("resident":true)"), std::string::npos) << there->text();
+  client.key_request(3, Type::kExplain, "none");
+  const auto absent = client.receive();
+  ASSERT_TRUE(absent && absent->type() == Type::kExplanation);
+  EXPECT_NE(absent->text().find(R"("resident":false)"), std::string::npos) << absent->text();
+  EXPECT_EQ(requests(base::Op::kExplain, Status::kOk), 2u);
+
+  RawClient older = greeted();
+  older.key_request(1, Type::kExplain, "k");
+  EXPECT_EQ(older.receive()->status(), Status::kUnsupported);
+  EXPECT_EQ(requests(base::Op::kExplain, Status::kUnsupported), 1u);
+}
+
 // One read and one write serve a whole batch.
 TEST_F(ServerTest, AnswersPipelinedRequestsTogether) {
   start();

@@ -116,6 +116,7 @@ TEST_F(ClientConnTest, LosesAServerThatBreaksTheRules) {
       {"INFO for a DELETE", encoded(4u, Info{})},
       {"PONG for a STAT", plain(3, Type::kPong)},
       {"STATS_RESULT for a STAT", plain(3, Type::kStatsResult)},
+      {"EXPLANATION for a STAT", plain(3, Type::kExplanation)},
       {"CREDIT for a GET", plain(1, Type::kCredit, as_bytes("abcd"))},
       {"a malformed ERROR", plain(3, Type::kError)},
       {"GOAWAY with an id", plain(3, Type::kGoaway)},

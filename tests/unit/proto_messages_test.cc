@@ -95,6 +95,8 @@ std::vector<Sample> samples() {
                  [](Bytes b) { return failure(decode_key_request(b, Type::kDelete)); }, 6, 0});
   all.push_back({"STAT", encoded(1u, Type::kStat, KeyRequest{.key = as_bytes("key")}),
                  [](Bytes b) { return failure(decode_key_request(b, Type::kStat)); }, 6, 0});
+  all.push_back({"EXPLAIN", encoded(1u, Type::kExplain, KeyRequest{.key = as_bytes("key")}),
+                 [](Bytes b) { return failure(decode_key_request(b, Type::kExplain)); }, 6, 0});
   all.push_back({"TOUCH",
                  encoded(1u, TouchRequest{.key = as_bytes("key"), .ttl_ms = 5, .if_version = 1}),
                  [](Bytes b) { return failure(decode_touch(b)); }, 6, 0});

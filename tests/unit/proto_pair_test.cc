@@ -27,6 +27,7 @@ TEST(Pair, GreetsAndAnswersSmallThings) {
   const auto touch = pair.client.conn.touch(TouchRequest{as_bytes("k"), 5});
   const auto ping = pair.client.conn.ping(as_bytes("hi"));
   const auto stats = pair.client.conn.stats();
+  const auto explain = pair.client.conn.explain(KeyRequest{as_bytes("k")});
   const auto remove = pair.client.conn.remove(KeyRequest{as_bytes("k")});
   pair.run();
   EXPECT_TRUE(pair.client.has("inline " + std::to_string(get)));
@@ -36,6 +37,7 @@ TEST(Pair, GreetsAndAnswersSmallThings) {
   EXPECT_TRUE(pair.client.has("done " + std::to_string(touch)));
   EXPECT_TRUE(pair.client.has("pong " + std::to_string(ping)));
   EXPECT_TRUE(pair.client.has("stats " + std::to_string(stats)));
+  EXPECT_TRUE(pair.client.has("explanation " + std::to_string(explain)));
   EXPECT_TRUE(pair.client.has("done " + std::to_string(remove)));
   EXPECT_EQ(pair.client.conn.open_requests(), 0u);
   EXPECT_EQ(pair.server.conn.open_streams(), 0u);

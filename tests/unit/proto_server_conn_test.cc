@@ -88,7 +88,7 @@ TEST_F(ServerConnTest, WelcomeHasTheLimits) {
   const auto welcome = decode_welcome(frames.at(0).payload);
   ASSERT_TRUE(welcome);
   EXPECT_EQ(welcome->version, kProtocolVersion);
-  EXPECT_EQ(welcome->features, 0u);
+  EXPECT_EQ(welcome->features, kKnownFeatures);
   EXPECT_EQ(welcome->max_value_bytes, other.limits.max_value_bytes);
   EXPECT_EQ(welcome->max_frame_bytes, other.limits.max_frame_bytes);
   EXPECT_EQ(welcome->chunk_bytes, other.limits.chunk_bytes);
@@ -354,6 +354,7 @@ TEST_F(ServerConnTest, AnswersToWhatIsNotOpenAreIgnored) {
   server.conn.answer(5, Info{});
   server.conn.answer(5, Status::kNotFound);
   server.conn.answer_stats(5, "{}");
+  server.conn.answer_explain(5, "{}");
   server.conn.answer_inline(5, ValueHead{});
   server.conn.start_value(5, ValueHead{});
   server.conn.grant(5, 100);
@@ -380,6 +381,35 @@ TEST_F(ServerConnTest, StatisticsThatDoNotFitAreAnError) {
   server.conn.answer_stats(3, std::string(kMaxStatsBytes, 'x'));
   out = server.output();
   EXPECT_TRUE(testing::take_frames(out).at(0).is(Type::kStatsResult));
+}
+
+TEST_F(ServerConnTest, ExplainNeedsItsFeatureAndAKey) {
+  ServerSide other;
+  other.exchange(encoded(Hello{.features = ~kFeatureExplain}));
+  const auto refused = other.exchange(encoded(3u, Type::kExplain, KeyRequest{as_bytes("k")}));
+  EXPECT_EQ(decode_error(refused.at(0).payload)->code,
+            static_cast<std::uint16_t>(Status::kUnsupported));
+
+  ServerSide agreed;
+  agreed.exchange(encoded(Hello{.features = kFeatureExplain}));
+  const auto frames = agreed.exchange(encoded(3u, Type::kExplain, KeyRequest{as_bytes("k")}));
+  ASSERT_EQ(frames.size(), 1u);
+  EXPECT_TRUE(frames[0].is(Type::kExplanation));
+  const auto keyless = agreed.exchange(encoded(5u, Type::kExplain, KeyRequest{}));
+  EXPECT_EQ(decode_error(keyless.at(0).payload)->code,
+            static_cast<std::uint16_t>(Status::kBadRequest));
+}
+
+TEST_F(ServerConnTest, AnExplanationThatDoesNotFitIsAnError) {
+  for (const std::size_t size : {kMaxExplanationBytes, kMaxExplanationBytes + 1}) {
+    ServerSide other;
+    other.by_hand = true;
+    other.exchange(encoded(Hello{.features = kFeatureExplain}));
+    other.exchange(encoded(3u, Type::kExplain, KeyRequest{as_bytes("k")}));
+    other.conn.answer_explain(3, std::string(size, 'x'));
+    Buffer out = other.output();
+    EXPECT_EQ(testing::take_frames(out).at(0).is(Type::kExplanation), size == kMaxExplanationBytes);
+  }
 }
 
 TEST_F(ServerConnTest, TheReadersFrameSizeIsKept) {
