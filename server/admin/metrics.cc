@@ -218,20 +218,17 @@ class Collector {
           account == base::Account::kL1 ? sources_.cache->stats().used_bytes : ledger.used(account);
       add(used, static_cast<double>(bytes), {label("account", name(account))});
     }
-    const base::Ledger::Budgets& budgets = ledger.budgets();
     MetricFamily& allowed = family(Id::kLedgerBudget);
-    const auto budget = [&](base::Account account, std::uint64_t bytes) {
-      add(allowed, static_cast<double>(bytes), {label("account", name(account))});
-    };
-    budget(base::Account::kL1, budgets.l1);
-    budget(base::Account::kTransfers, budgets.transfers);
-    budget(base::Account::kHeld, budgets.held);
-    budget(base::Account::kConnections, budgets.connections);
+    for (std::size_t i = 0; i < base::kAccountCount; ++i) {
+      const auto account = static_cast<base::Account>(i);
+      add(allowed, static_cast<double>(ledger.budget(account)), {label("account", name(account))});
+    }
     one(Id::kLedgerWaiting, ledger.waiting());
     one(Id::kLedgerWaits, ledger.waits_total());
+    one(Id::kLedgerWaitSeconds, seconds(ledger.waited_total()));
     one(Id::kChunkLive, base::Chunk::live_bytes());
     one(Id::kChunkSpare, base::Chunk::spare_bytes());
-    one(Id::kMemoryLimit, budgets.limit);
+    one(Id::kMemoryLimit, ledger.budgets().limit);
     const base::MemoryUsage usage = base::memory_usage();
     one(Id::kResident, usage.resident_bytes);
     one(Id::kResidentPeak, usage.peak_resident_bytes);

@@ -100,6 +100,8 @@ Json memory(const Sources& sources, const l1::Stats& l1) {
           {"resident_peak_bytes", usage.peak_resident_bytes},
           {"accounted_bytes", accounts},
           {"transfers_waiting", ledger.waiting()},
+          {"transfer_waits", ledger.waits_total()},
+          {"transfer_wait_seconds", std::chrono::duration<double>(ledger.waited_total()).count()},
           {"chunk_live_bytes", base::Chunk::live_bytes()},
           {"chunk_spare_bytes", base::Chunk::spare_bytes()}};
 }

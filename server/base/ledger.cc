@@ -1,5 +1,6 @@
 #include "server/base/ledger.h"
 
+#include <optional>
 #include <utility>
 
 #include "server/base/check.h"
@@ -10,12 +11,20 @@ std::string_view name(Account account) {
   switch (account) {
     case Account::kL1:
       return "l1";
-    case Account::kTransfers:
-      return "transfers";
+    case Account::kFills:
+      return "fills";
+    case Account::kReaders:
+      return "readers";
+    case Account::kUploads:
+      return "uploads";
     case Account::kHeld:
       return "held";
     case Account::kConnections:
       return "connections";
+    case Account::kL2Buffers:
+      return "l2_buffers";
+    case Account::kBase:
+      return "base";
   }
   return "unknown";
 }
@@ -76,8 +85,12 @@ void Reservation::release() {
 // callback that belongs to another thread.
 class Ledger::Ticket {
  public:
-  Ticket(Ledger& ledger, Loop& loop, std::uint64_t bytes, Granted granted)
-      : ledger_(ledger), loop_(loop), bytes_(bytes), granted_(std::move(granted)) {}
+  Ticket(Ledger& ledger, Account account, std::uint64_t bytes, Loop& loop, Granted granted)
+      : ledger_(ledger),
+        loop_(loop),
+        account_(account),
+        bytes_(bytes),
+        granted_(std::move(granted)) {}
   Ticket(const Ticket&) = delete;
   Ticket& operator=(const Ticket&) = delete;
 
@@ -86,8 +99,11 @@ class Ledger::Ticket {
     {
       const std::lock_guard lock(ledger_.mutex_);
       if (state_ == State::kWaiting) ledger_.queue_.erase(place_);
-      if (state_ == State::kGranted) ledger_.used_locked(Account::kTransfers) -= bytes_;
-      if (state_ != State::kDelivered) deliveries = ledger_.serve_locked();
+      if (state_ == State::kGranted) ledger_.used_locked(account_) -= bytes_;
+      if (state_ != State::kDelivered) {
+        count_wait_locked();
+        deliveries = ledger_.serve_locked();
+      }
     }
     Ledger::deliver(std::move(deliveries));
   }
@@ -97,20 +113,28 @@ class Ledger::Ticket {
       const std::lock_guard lock(ledger_.mutex_);
       CHECK(state_ == State::kGranted);
       state_ = State::kDelivered;
+      count_wait_locked();
     }
     const Granted granted = std::move(granted_);
-    granted(Reservation(&ledger_, Account::kTransfers, bytes_));
+    granted(Reservation(&ledger_, account_, bytes_));
   }
 
  private:
   friend class Ledger;
   enum class State : std::uint8_t { kWaiting, kGranted, kDelivered };
 
+  // On the loop's thread, whose clock it is.
+  void count_wait_locked() {
+    if (waiting_since_) ledger_.waited_total_ += loop_.now() - *waiting_since_;
+  }
+
   Ledger& ledger_;
   Loop& loop_;
+  const Account account_;
   const std::uint64_t bytes_;
   Granted granted_;  // its loop's thread only; all below under the ledger's mutex
   State state_ = State::kWaiting;
+  std::optional<TimePoint> waiting_since_;  // empty: it was granted at once
   std::list<Ticket*>::iterator place_;
   std::weak_ptr<Ticket> self_;
 };
@@ -123,26 +147,42 @@ bool Ledger::has_room_locked(Account account, std::uint64_t bytes) const {
   const auto fits = [bytes](std::uint64_t used, std::uint64_t budget) {
     return used <= budget && bytes <= budget - used;
   };
-  const std::uint64_t used = used_[static_cast<std::size_t>(account)];
-  const std::uint64_t shared = used_[static_cast<std::size_t>(Account::kTransfers)] +
-                               used_[static_cast<std::size_t>(Account::kHeld)];
+  const std::uint64_t used = used_locked(account);
+  const std::uint64_t shared = transferring_locked() + used_locked(Account::kHeld);
+  if (is_transfer(account)) return fits(shared, budgets_.transfers);
+  return fits(used, budget(account)) &&
+         (account != Account::kHeld || fits(shared, budgets_.transfers));
+}
+
+std::uint64_t Ledger::transferring_locked() const {
+  return used_locked(Account::kFills) + used_locked(Account::kReaders) +
+         used_locked(Account::kUploads);
+}
+
+std::uint64_t Ledger::budget(Account account) const {
   switch (account) {
     case Account::kL1:
-      return fits(used, budgets_.l1);
-    case Account::kTransfers:
-      return fits(shared, budgets_.transfers);
+      return budgets_.l1;
+    case Account::kFills:
+    case Account::kReaders:
+    case Account::kUploads:
+      return budgets_.transfers;
     case Account::kHeld:
-      return fits(used, budgets_.held) && fits(shared, budgets_.transfers);
+      return budgets_.held;
     case Account::kConnections:
-      return fits(used, budgets_.connections);
+      return budgets_.connections;
+    case Account::kL2Buffers:
+      return budgets_.l2_buffers;
+    case Account::kBase:
+      return budgets_.base;
   }
-  return false;
+  return 0;
 }
 
 bool Ledger::take(Account account, std::uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   // Else a stream of small requests would starve the large one that waits.
-  if (account == Account::kTransfers && !queue_.empty() && bytes != 0) return false;
+  if (is_transfer(account) && !queue_.empty() && bytes != 0) return false;
   if (!has_room_locked(account, bytes)) return false;
   used_locked(account) += bytes;
   return true;
@@ -166,10 +206,10 @@ void Ledger::give_back(Account account, std::uint64_t bytes) {
 
 std::vector<Ledger::Delivery> Ledger::serve_locked() {
   std::vector<Delivery> deliveries;
-  while (!queue_.empty() && has_room_locked(Account::kTransfers, queue_.front()->bytes_)) {
+  while (!queue_.empty() && has_room_locked(queue_.front()->account_, queue_.front()->bytes_)) {
     Ticket& ticket = *queue_.front();
     queue_.pop_front();
-    used_locked(Account::kTransfers) += ticket.bytes_;
+    used_locked(ticket.account_) += ticket.bytes_;
     ticket.state_ = Ticket::State::kGranted;
     deliveries.push_back({&ticket.loop_, ticket.self_});
   }
@@ -184,16 +224,21 @@ void Ledger::deliver(std::vector<Delivery> deliveries) {
   }
 }
 
-std::shared_ptr<Ledger::Ticket> Ledger::wait(std::uint64_t bytes, Loop& loop, Granted granted) {
+std::shared_ptr<Ledger::Ticket> Ledger::wait(Account account, std::uint64_t bytes, Loop& loop,
+                                             Granted granted) {
+  CHECK(is_transfer(account));
   if (bytes > budgets_.transfers) return nullptr;
-  auto ticket = std::make_shared<Ticket>(*this, loop, bytes, std::move(granted));
+  auto ticket = std::make_shared<Ticket>(*this, account, bytes, loop, std::move(granted));
   std::vector<Delivery> deliveries;
   {
     const std::lock_guard lock(mutex_);
     ticket->self_ = ticket;
     ticket->place_ = queue_.insert(queue_.end(), ticket.get());
     deliveries = serve_locked();
-    if (ticket->state_ == Ticket::State::kWaiting) ++waits_total_;
+    if (ticket->state_ == Ticket::State::kWaiting) {
+      ++waits_total_;
+      ticket->waiting_since_ = loop.now();
+    }
   }
   deliver(std::move(deliveries));
   return ticket;
@@ -201,7 +246,12 @@ std::shared_ptr<Ledger::Ticket> Ledger::wait(std::uint64_t bytes, Loop& loop, Gr
 
 std::uint64_t Ledger::used(Account account) const {
   const std::lock_guard lock(mutex_);
-  return used_[static_cast<std::size_t>(account)];
+  return used_locked(account);
+}
+
+std::uint64_t Ledger::transferring() const {
+  const std::lock_guard lock(mutex_);
+  return transferring_locked();
 }
 
 std::uint64_t Ledger::waiting() const {
@@ -212,6 +262,11 @@ std::uint64_t Ledger::waiting() const {
 std::uint64_t Ledger::waits_total() const {
   const std::lock_guard lock(mutex_);
   return waits_total_;
+}
+
+Duration Ledger::waited_total() const {
+  const std::lock_guard lock(mutex_);
+  return waited_total_;
 }
 
 }  // namespace cistern::base

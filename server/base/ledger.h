@@ -1,8 +1,9 @@
 // The account of the bytes that the process may use. Bytes are reserved before they are accepted.
 //
-// `limit` is one number. What is always there (the fixed base) and L1's budget are taken from it
-// once, at the start; the rest is what transfers share: windows of uploads and readers, and what
-// readers hold of values that L1 has evicted.
+// `limit` is one number. What is always there (the fixed base), L1's budget and what connections to
+// clients and to L2 may take are parted from it once, at the start; the rest is what transfers
+// share: fills, windows of readers and uploads, and what readers hold of values that L1 has
+// evicted.
 #pragma once
 
 #include <array>
@@ -22,12 +23,20 @@ namespace cistern::base {
 
 enum class Account : std::uint8_t {
   kL1,           // what resident entries cost; moved only by L1, never past its budget
-  kTransfers,    // windows of uploads, fills and readers
+  kFills,        // chunks of fills, which all their readers share
+  kReaders,      // windows of readers that read from L2 by themselves
+  kUploads,      // windows of uploads
   kHeld,         // evicted from L1 and still being read
   kConnections,  // kernel socket buffers and session state
+  kL2Buffers,    // what L2's client connections hold, and small values on their way to L2
+  kBase,         // the program itself
 };
-inline constexpr std::size_t kAccountCount = 4;
+inline constexpr std::size_t kAccountCount = 8;
 std::string_view name(Account account);
+// Fills, readers and uploads: they share one budget (with kHeld) and one queue.
+constexpr bool is_transfer(Account account) {
+  return account == Account::kFills || account == Account::kReaders || account == Account::kUploads;
+}
 
 class Ledger;
 
@@ -58,7 +67,7 @@ class Reservation {
       : ledger_(ledger), account_(account), bytes_(bytes) {}
 
   Ledger* ledger_ = nullptr;
-  Account account_ = Account::kTransfers;
+  Account account_ = Account::kFills;
   std::uint64_t bytes_ = 0;
 };
 
@@ -67,9 +76,11 @@ class Ledger {
   struct Budgets {
     std::uint64_t limit = 0;  // of the process
     std::uint64_t l1 = 0;
-    std::uint64_t transfers = 0;  // kTransfers and kHeld together
+    std::uint64_t transfers = 0;  // kFills, kReaders, kUploads and kHeld together
     std::uint64_t held = 0;       // of which kHeld may take at most this
     std::uint64_t connections = 0;
+    std::uint64_t l2_buffers = 0;
+    std::uint64_t base = 0;
   };
 
   explicit Ledger(const Budgets& budgets);
@@ -77,25 +88,29 @@ class Ledger {
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
 
-  // Never waits; empty when there is no room, or when others have waited longer for kTransfers.
-  // Any thread.
+  // Never waits; empty when there is no room, or when others wait and is_transfer(account). Any
+  // thread.
   Reservation try_reserve(Account account, std::uint64_t bytes);
 
-  // A place in the queue for kTransfers. Destroying it leaves the queue; if the bytes were granted
-  // and the callback has not yet run, they go back. To be destroyed on its loop's thread, so that
-  // the callback is neither run nor destroyed on another.
+  // A place in the one queue of all transfers. Destroying it leaves the queue; if the bytes were
+  // granted and the callback has not yet run, they go back. To be destroyed on its loop's thread,
+  // so that the callback is neither run nor destroyed on another.
   class Ticket;
   using Granted = std::function<void(Reservation)>;
-  // For a transfer's whole minimum window: calls `granted` on `loop`, later, first come first
-  // served. The caller must hold no other reservation. Null, and `granted` is never called, when
-  // `bytes` is more than the account could ever give. The loop's thread only; `loop` must live as
-  // long as any thread uses the ledger.
-  std::shared_ptr<Ticket> wait(std::uint64_t bytes, Loop& loop, Granted granted);
+  // For a transfer's whole minimum window, is_transfer(account): calls `granted` on `loop`, later,
+  // first come first served. The caller must hold no other reservation. Null, and `granted` is
+  // never called, when `bytes` is more than the account could ever give. The loop's thread only;
+  // `loop` must live as long as any thread uses the ledger.
+  std::shared_ptr<Ticket> wait(Account account, std::uint64_t bytes, Loop& loop, Granted granted);
 
   const Budgets& budgets() const { return budgets_; }
   std::uint64_t used(Account account) const;
-  std::uint64_t waiting() const;      // tickets in the queue now
-  std::uint64_t waits_total() const;  // tickets that ever had to wait
+  // Of what it may take; the transfers' is the one that they share.
+  std::uint64_t budget(Account account) const;
+  std::uint64_t transferring() const;  // fills, readers and uploads together
+  std::uint64_t waiting() const;       // tickets in the queue now
+  std::uint64_t waits_total() const;   // tickets that ever had to wait
+  Duration waited_total() const;       // how long, those of them that no longer do
 
  private:
   friend class Reservation;
@@ -109,15 +124,20 @@ class Ledger {
   bool take(Account account, std::uint64_t bytes);
   bool has_room_locked(Account account, std::uint64_t bytes) const;
   void give_back(Account account, std::uint64_t bytes);
+  std::uint64_t transferring_locked() const;
   // Grants to the head of the queue for as long as there is room.
   std::vector<Delivery> serve_locked();
   std::uint64_t& used_locked(Account account) { return used_[static_cast<std::size_t>(account)]; }
+  std::uint64_t used_locked(Account account) const {
+    return used_[static_cast<std::size_t>(account)];
+  }
 
   const Budgets budgets_;
   mutable std::mutex mutex_;
   std::array<std::uint64_t, kAccountCount> used_{};
   std::list<Ticket*> queue_;  // a ticket takes itself out before it dies
   std::uint64_t waits_total_ = 0;
+  Duration waited_total_{0};
 };
 
 }  // namespace cistern::base

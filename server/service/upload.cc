@@ -129,7 +129,7 @@ void UploadCore::wait_for_window() {
   for (std::uint64_t index = 0; index < chunks; ++index) {
     bytes += base::Chunk::allocated_for(window.size_of_chunk(index));
   }
-  ticket_ = worker_->ledger.wait(bytes, worker_->loop,
+  ticket_ = worker_->ledger.wait(base::Account::kUploads, bytes, worker_->loop,
                                  [weak = weak_from_this()](base::Reservation granted) {
                                    const auto self = weak.lock();
                                    if (!self || self->state_ != State::kAdmission) return;

@@ -251,7 +251,7 @@ std::uint64_t window_bytes(const base::ValueMeta& meta, std::uint64_t first, std
 
 std::shared_ptr<base::Ledger::Ticket> admit(Worker& worker, std::uint64_t bytes,
                                             base::Ledger::Granted granted, Error& why) {
-  auto ticket = worker.ledger.wait(bytes, worker.loop, std::move(granted));
+  auto ticket = worker.ledger.wait(base::Account::kReaders, bytes, worker.loop, std::move(granted));
   if (ticket == nullptr) {
     why = {Status::kNoRoom,
            fmt::format("the transfer needs {} bytes of memory at once; of memory.limit at most {} "

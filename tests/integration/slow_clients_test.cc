@@ -45,11 +45,7 @@ class SlowClients : public ::testing::Test {
   // expiry; and the values are as they were.
   void expect_nothing_left() {
     EXPECT_TRUE(eventually(
-        [&] {
-          return daemon_.metric("cistern_open_streams") == 0 &&
-                 daemon_.metric("cistern_ledger_bytes", {"account=\"transfers\""}) == 0 &&
-                 daemon_.metric("cistern_ledger_bytes", {"account=\"held\""}) == 0;
-        },
+        [&] { return daemon_.metric("cistern_open_streams") == 0 && daemon_.in_transfers() == 0; },
         kPatience))
         << daemon_.admin("/metrics");
     const std::size_t chunk = client_.stat("large")->chunk_bytes;

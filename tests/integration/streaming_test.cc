@@ -98,7 +98,7 @@ TEST(Cancel, AnAbandonedReadStopsTheReadsFromRedis) {
   // Nothing goes on afterwards.
   std::this_thread::sleep_for(Millis(300));
   EXPECT_LE(redis.info_number("total_net_output_bytes") - at_close, prefetch);
-  EXPECT_EQ(daemon.metric("cistern_ledger_bytes", {"account=\"transfers\""}), 0);
+  EXPECT_EQ(daemon.in_transfers(), 0);
 }
 
 TEST(Frames, AReaderGetsFramesNoLargerThanItAskedFor) {

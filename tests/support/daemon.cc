@@ -82,6 +82,14 @@ double Daemon::metric(const std::string& name, const std::vector<std::string>& l
   return sum;
 }
 
+double Daemon::in_transfers() const {
+  double sum = 0;
+  for (const char* account : {"fills", "readers", "uploads", "held"}) {
+    sum += metric("cistern_ledger_bytes", {"account=\"" + std::string(account) + "\""});
+  }
+  return sum;
+}
+
 int Daemon::stop(Millis patience) {
   process_->signal(SIGTERM);
   const std::optional<int> status = process_->wait(patience);

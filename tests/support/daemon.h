@@ -34,6 +34,8 @@ class Daemon {
   // The sum of all samples of a metric whose labels contain all of `labels` (text such as
   // op="get"); 0 when there is none.
   double metric(const std::string& name, const std::vector<std::string>& labels = {}) const;
+  // What fills, readers and uploads have of the ledger, and what is held of evicted values.
+  double in_transfers() const;
 
   // SIGTERM and the exit status.
   int stop(Millis patience = Millis(30'000));

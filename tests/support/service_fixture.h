@@ -204,7 +204,7 @@ class Workers {
   // At the end of every test nothing is reserved, and no key is remembered, for anybody.
   ~Workers() {
     settle();
-    EXPECT_EQ(ledger_.used(base::Account::kTransfers), 0u);
+    EXPECT_EQ(ledger_.transferring(), 0u);
     EXPECT_EQ(ledger_.used(base::Account::kHeld), 0u);
     EXPECT_EQ(ledger_.waiting(), 0u);
     EXPECT_EQ(cache_.stats().reserved_bytes, 0u);

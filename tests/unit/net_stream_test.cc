@@ -57,7 +57,7 @@ TEST_F(StreamTest, CarriesLargeValuesBothWays) {
   ASSERT_EQ(received.last->type(), Type::kEnd);
   EXPECT_EQ(proto::decode_end(received.last->payload)->size, value.size());
   EXPECT_TRUE(eventually([&] { return open_streams() == 0; }));
-  EXPECT_TRUE(eventually([&] { return ledger_->used(base::Account::kTransfers) == 0; }));
+  EXPECT_TRUE(eventually([&] { return ledger_->transferring() == 0; }));
 }
 
 TEST_F(StreamTest, SendsNoMoreThanTheCredit) {
@@ -167,7 +167,7 @@ TEST_F(StreamTest, AnUploadThatVanishesLeavesTheOldValue) {
   }
   EXPECT_TRUE(eventually([&] { return closes(CloseReason::kPeerClosed) == 2; }));
   EXPECT_TRUE(eventually([&] {
-    return open_streams() == 0 && ledger_->used(base::Account::kTransfers) == 0 &&
+    return open_streams() == 0 && ledger_->transferring() == 0 &&
            ledger_->used(base::Account::kConnections) == 0;
   }));
   RawClient client = greeted();
@@ -219,7 +219,7 @@ TEST_F(StreamTest, AnUploadThatStallsIsFailedAndLeavesNothing) {
   const auto answer = client.receive();
   ASSERT_TRUE(answer);
   EXPECT_EQ(answer->status(), Status::kStalled);
-  EXPECT_TRUE(eventually([&] { return ledger_->used(base::Account::kTransfers) == 0; }));
+  EXPECT_TRUE(eventually([&] { return ledger_->transferring() == 0; }));
 }
 
 // Credit that moves keeps a stream alive for longer than the timeout.

@@ -104,12 +104,11 @@ TEST(Get, AReaderThatTakesNothingHoldsItsWindow) {
   workers.settle();
   const std::size_t reads = workers.store().count(Step::kRead);
   EXPECT_LE(reads, 8u);
-  EXPECT_LE(workers.ledger().used(base::Account::kTransfers),
-            9 * base::Chunk::allocated_for(kChunk));
+  EXPECT_LE(workers.ledger().transferring(), 9 * base::Chunk::allocated_for(kChunk));
   got->leave();
   workers.settle();
   EXPECT_EQ(workers.store().count(Step::kRead), reads);
-  EXPECT_EQ(workers.ledger().used(base::Account::kTransfers), 0u);
+  EXPECT_EQ(workers.ledger().transferring(), 0u);
 }
 
 TEST(Get, AWindowWiderThanItsMinimumGivesWayToThoseWhoWait) {

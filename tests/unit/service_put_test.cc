@@ -134,7 +134,7 @@ TEST_P(Both, AnUploadThatFailsOrLeavesChangesNothing) {
     EXPECT_TRUE(workers.read("k")->bytes == old);
     workers.advance(2ms);
     EXPECT_EQ(workers.l2().chunks_at(workers.loop().now()), chunks);
-    EXPECT_EQ(workers.ledger().used(base::Account::kTransfers), 0u);
+    EXPECT_EQ(workers.ledger().transferring(), 0u);
   };
   const std::string text = text_of(2, kLarge);
 
@@ -282,8 +282,7 @@ TEST(Put, LargerThanL1IsStreamedPastItAndDropsTheOlderEntry) {
   workers.settle();
   put->send();
   EXPECT_TRUE(workers.in_l1("k"));  // until the commit
-  EXPECT_LE(workers.ledger().used(base::Account::kTransfers),
-            4 * base::Chunk::allocated_for(kChunk));
+  EXPECT_LE(workers.ledger().transferring(), 4 * base::Chunk::allocated_for(kChunk));
   workers.send_all(*put);
   workers.settle();
   ASSERT_TRUE(put->stored) << put->error->message;
@@ -312,8 +311,7 @@ TEST(Put, CreditNeverPassesTheMemoryThatL2sWritesLeave) {
     put->send();
   }
   EXPECT_EQ(put->sent, 4u * kChunk);
-  EXPECT_EQ(workers.ledger().used(base::Account::kTransfers),
-            4 * base::Chunk::allocated_for(kChunk));
+  EXPECT_EQ(workers.ledger().transferring(), 4 * base::Chunk::allocated_for(kChunk));
   put->leave();
   workers.store().resume(Step::kWrite, Point::kAfter);
 }
@@ -347,11 +345,11 @@ TEST(Put, StreamedSmallValuesAreAccountedWhileTheyWaitForTheirTurn) {
     putters.push_back(workers.stream("k", text_of(1, kSmall), {}, size_known));
     EXPECT_FALSE(putters.back()->answered());
   }
-  const std::uint64_t used = workers.ledger().used(base::Account::kTransfers);
+  const std::uint64_t used = workers.ledger().transferring();
   EXPECT_EQ(used, putters.size() * kSmall);
   // Their clients need not stay for it.
   for (auto& putter : putters) putter->leave();
-  EXPECT_EQ(workers.ledger().used(base::Account::kTransfers), used);
+  EXPECT_EQ(workers.ledger().transferring(), used);
   workers.store().resume(Step::kCommit, Point::kBefore);
   workers.settle();
   EXPECT_TRUE(workers.read("k")->bytes == text_of(1, kSmall));

@@ -30,7 +30,7 @@ class OverRedis : public ::testing::Test {
     bool closed = false;
     service_->drain([&] { store_->close([&] { closed = true; }); });
     EXPECT_TRUE(loop_.run_until([&] { return closed; }));
-    EXPECT_EQ(ledger_.used(base::Account::kTransfers), 0u);
+    EXPECT_EQ(ledger_.transferring(), 0u);
     EXPECT_EQ(shared_.gate->entries(), 0u);
   }
 
