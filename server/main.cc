@@ -95,9 +95,9 @@ net::StoreFactory store_factory(const config::Config& config) {
 int serve(const config::Config& config, const MemoryBudgets& memory) {
   Signals signals;
   log::init(log_options(config));
-  raise_file_limit(config);
+  raise_file_limit(config, memory.workers);
 
-  base::Chunk::set_spare_limit(net::kSpareChunkBytes);
+  base::Chunk::set_spare_limit(net::spare_chunk_bytes(memory.budgets.limit));
   base::Chunk::set_storage_budget(memory.budgets.l1);
   base::Ledger ledger(memory.budgets);
   l1::Cache cache({.budget_bytes = memory.budgets.l1, .max_age = config.l1.max_age}, ledger);
@@ -111,7 +111,7 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   sources.ledger = &ledger;
   sources.started = std::chrono::steady_clock::now();
 
-  net::ServerOptions options = server_options(config, CISTERN_VERSION);
+  net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
   net::Server server(std::move(options), shared, store_factory(config));
   connect_sources(sources, server);
@@ -135,7 +135,9 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
                       {"memory_limit_source", memory.limit_source},
                       {"l1_bytes", memory.budgets.l1},
                       {"transfers_bytes", memory.budgets.transfers},
-                      {"connections_bytes", memory.budgets.connections}});
+                      {"connections_bytes", memory.budgets.connections},
+                      {"l2_buffers_bytes", memory.budgets.l2_buffers},
+                      {"base_bytes", memory.budgets.base}});
 
   const int signal = signals.wait();
   sources.state = admin::State::kDraining;
