@@ -117,7 +117,7 @@ Error no_room_in_l1(std::uint64_t size) {
   return {
       Status::kNoRoom,
       fmt::format("there is no room for the value's {} bytes in l1.max_bytes now, because other "
-                  "transfers have reserved it",
+                  "transfers have reserved it, or because the process is near memory.limit",
                   size)};
 }
 
