@@ -36,7 +36,8 @@ const Setting kSettings[] = {
      CISTERN_FIELD(std::optional<unsigned>, server.workers),
      {1, 256},
      "Threads that serve clients, each with its own event loop and its own connections to L2. "
-     "auto: the cores that the container may use."},
+     "auto: the cores that the container may use, but no more than one for each 16 MiB of "
+     "memory.limit."},
     {"server.drain_timeout",
      CISTERN_FIELD(milliseconds, server.drain_timeout),
      {0, ms(1h)},

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "server/base/memory.h"
 #include "server/net/memory_plan.h"
 
 namespace cistern {
@@ -15,8 +14,9 @@ namespace {
 constexpr rlim_t kOtherFiles = 192;
 constexpr rlim_t kFilesPerWorker = 8;
 
-unsigned workers(const config::Config& config) {
-  return config.server.workers.value_or(base::usable_cores());
+unsigned worker_count(const config::Config& config, std::uint64_t limit_bytes) {
+  return config.server.workers.value_or(
+      std::min(base::usable_cores(), net::most_workers(limit_bytes)));
 }
 
 }  // namespace
@@ -83,11 +83,12 @@ service::Options service_options(const config::Config& config) {
   return options;
 }
 
-net::ServerOptions server_options(const config::Config& config, const std::string& version) {
+net::ServerOptions server_options(const config::Config& config, unsigned workers,
+                                  const std::string& version) {
   const config::Config::Limits& limits = config.limits;
   net::ServerOptions options;
   options.listen = config.server.listen;
-  options.workers = workers(config);
+  options.workers = workers;
   options.max_connections = limits.max_connections;
   options.session.request_timeout = limits.request_timeout;
   options.session.stall_timeout = limits.stall_timeout;
@@ -115,6 +116,13 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
     const base::MemoryLimit automatic = base::automatic_memory_limit();
     demand.limit_bytes = automatic.bytes;
     result.limit_source = automatic.source;
+    result.limit_cgroup = automatic.cgroup;
+  }
+  result.workers = worker_count(config, demand.limit_bytes);
+  demand.workers = result.workers;
+  if (config.l2.kind == config::L2Kind::kRedis) {
+    demand.l2_connections = config.l2.redis.connections_per_worker;
+    demand.l2_connection_bytes = l2::kConnectionBytes;
   }
   demand.l1_bytes = config.l1.max_bytes;
   demand.max_connections = config.limits.max_connections;
@@ -129,9 +137,9 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
   return result;
 }
 
-void raise_file_limit(const config::Config& config) {
+void raise_file_limit(const config::Config& config, unsigned workers) {
   const rlim_t per_worker = kFilesPerWorker + config.l2.redis.connections_per_worker;
-  const rlim_t needed = config.limits.max_connections + workers(config) * per_worker + kOtherFiles;
+  const rlim_t needed = config.limits.max_connections + workers * per_worker + kOtherFiles;
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
   if (files.rlim_cur < needed && files.rlim_cur < files.rlim_max) {

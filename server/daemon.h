@@ -1,10 +1,12 @@
 // Turns the configuration into what the parts want to be told. Pure but for the kernel's limits.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "config/config.h"
 #include "server/base/log.h"
+#include "server/base/memory.h"
 #include "server/l2/redis_options.h"
 #include "server/net/server.h"
 #include "server/service/service.h"
@@ -14,17 +16,21 @@ namespace cistern {
 log::Options log_options(const config::Config& config);
 l2::RedisOptions redis_options(const config::Config& config);
 service::Options service_options(const config::Config& config);
-net::ServerOptions server_options(const config::Config& config, const std::string& version);
 
 struct MemoryBudgets {
   base::Ledger::Budgets budgets;
-  std::string limit_source;  // for the log
+  std::string limit_source;                          // for the log
+  std::optional<base::CgroupFolder> limit_cgroup{};  // whose limit it is, if it is one's
+  unsigned workers = 1;
 };
 // Resolves `auto`. The error is a configuration's, for exit status 2.
 base::Result<MemoryBudgets> memory_budgets(const config::Config& config);
 
+net::ServerOptions server_options(const config::Config& config, unsigned workers,
+                                  const std::string& version);
+
 // Raises the soft limit of open files to the hard one, and warns where that is less than the
 // connections need.
-void raise_file_limit(const config::Config& config);
+void raise_file_limit(const config::Config& config, unsigned workers);
 
 }  // namespace cistern

@@ -15,7 +15,7 @@
 #include "server/base/chunk.h"
 #include "server/base/log.h"
 #include "server/daemon.h"
-#include "server/l1/cache.h"
+#include "server/l1/memory_keeper.h"
 #include "server/l2/redis_store.h"
 #include "server/net/memory_plan.h"
 #include "server/net/server.h"
@@ -95,12 +95,13 @@ net::StoreFactory store_factory(const config::Config& config) {
 int serve(const config::Config& config, const MemoryBudgets& memory) {
   Signals signals;
   log::init(log_options(config));
-  raise_file_limit(config);
+  raise_file_limit(config, memory.workers);
 
-  base::Chunk::set_spare_limit(net::kSpareChunkBytes);
+  base::Chunk::set_spare_limit(net::spare_chunk_bytes(memory.budgets.limit));
   base::Chunk::set_storage_budget(memory.budgets.l1);
   base::Ledger ledger(memory.budgets);
   l1::Cache cache({.budget_bytes = memory.budgets.l1, .max_age = config.l1.max_age}, ledger);
+  l1::MemoryKeeper memory_keeper(cache, ledger, base::MemoryProbe(memory.limit_cgroup));
   service::Shared shared(service_options(config), cache, ledger);
 
   admin::Sources sources;
@@ -109,9 +110,10 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   sources.has_l2 = config.l2.kind != config::L2Kind::kNone;
   sources.cache = &cache;
   sources.ledger = &ledger;
+  sources.memory = &memory_keeper;
   sources.started = std::chrono::steady_clock::now();
 
-  net::ServerOptions options = server_options(config, CISTERN_VERSION);
+  net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
   net::Server server(std::move(options), shared, store_factory(config));
   connect_sources(sources, server);
@@ -126,7 +128,9 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   }
   std::optional<admin::Endpoint> endpoint;
   if (config.admin.listen) endpoint.emplace(*config.admin.listen, sources);
+  memory_keeper.run(server.workers().front()->loop());
   server.start();
+  memory_keeper.measure_base();
   sources.state = admin::State::kServing;
   log::info("ready", {{"version", CISTERN_VERSION},
                       {"workers", server.workers().size()},
@@ -135,7 +139,9 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
                       {"memory_limit_source", memory.limit_source},
                       {"l1_bytes", memory.budgets.l1},
                       {"transfers_bytes", memory.budgets.transfers},
-                      {"connections_bytes", memory.budgets.connections}});
+                      {"connections_bytes", memory.budgets.connections},
+                      {"l2_buffers_bytes", memory.budgets.l2_buffers},
+                      {"base_bytes", memory.budgets.base}});
 
   const int signal = signals.wait();
   sources.state = admin::State::kDraining;

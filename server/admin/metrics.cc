@@ -167,6 +167,7 @@ class Collector {
     one(Id::kL1Bytes, stats.used_bytes);
     one(Id::kL1Reserved, stats.reserved_bytes);
     one(Id::kL1Budget, stats.budget_bytes);
+    one(Id::kL1Ceiling, stats.ceiling_bytes);
     one(Id::kL1ValueBytes, stats.value_bytes);
     one(Id::kL1Items, stats.items);
     one(Id::kL1Hits, stats.hits);
@@ -212,10 +213,12 @@ class Collector {
   void memory() {
     const base::Ledger& ledger = *sources_.ledger;
     MetricFamily& used = family(Id::kLedgerBytes);
+    std::uint64_t sum_bytes = 0;
     for (std::size_t i = 0; i < base::kAccountCount; ++i) {
       const auto account = static_cast<base::Account>(i);
       const std::uint64_t bytes =
-          account == base::Account::kL1 ? sources_.cache->stats().used_bytes : ledger.used(account);
+          account == base::Account::kL1 ? sources_.cache->used_bytes() : ledger.used(account);
+      sum_bytes += bytes;
       add(used, static_cast<double>(bytes), {label("account", name(account))});
     }
     MetricFamily& allowed = family(Id::kLedgerBudget);
@@ -223,12 +226,16 @@ class Collector {
       const auto account = static_cast<base::Account>(i);
       add(allowed, static_cast<double>(ledger.budget(account)), {label("account", name(account))});
     }
+    one(Id::kLedgerSum, sum_bytes);
     one(Id::kLedgerWaiting, ledger.waiting());
     one(Id::kLedgerWaits, ledger.waits_total());
     one(Id::kLedgerWaitSeconds, seconds(ledger.waited_total()));
     one(Id::kChunkLive, base::Chunk::live_bytes());
     one(Id::kChunkSpare, base::Chunk::spare_bytes());
     one(Id::kMemoryLimit, ledger.budgets().limit);
+    add(family(Id::kMemoryUsed), static_cast<double>(sources_.memory->used_bytes()),
+        {label("source", sources_.memory->source())});
+    one(Id::kMemoryShrinks, sources_.memory->shrinks_total());
     const base::MemoryUsage usage = base::memory_usage();
     one(Id::kResident, usage.resident_bytes);
     one(Id::kResidentPeak, usage.peak_resident_bytes);

@@ -12,6 +12,7 @@
 #include "server/base/ledger.h"
 #include "server/base/metrics.h"
 #include "server/l1/cache.h"
+#include "server/l1/memory_keeper.h"
 
 namespace cistern::admin {
 
@@ -25,6 +26,7 @@ struct Sources {
   std::vector<const base::WorkerMetrics*> workers;
   const l1::Cache* cache = nullptr;
   const base::Ledger* ledger = nullptr;
+  const l1::MemoryKeeper* memory = nullptr;
   base::TimePoint started;
   // Connections that are open; how those that aren't have ended, by reason.
   std::function<std::uint64_t()> connections;

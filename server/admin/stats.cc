@@ -54,6 +54,7 @@ Json first_tier(const l1::Stats& stats) {
     removed[std::string(name(static_cast<l1::Removal>(i)))] = stats.removed[i];
   }
   return {{"budget_bytes", stats.budget_bytes},
+          {"ceiling_bytes", stats.ceiling_bytes},
           {"used_bytes", stats.used_bytes},
           {"reserved_bytes", stats.reserved_bytes},
           {"value_bytes", stats.value_bytes},
@@ -90,15 +91,22 @@ Json memory(const Sources& sources, const l1::Stats& l1) {
   const base::Ledger& ledger = *sources.ledger;
   const base::MemoryUsage usage = base::memory_usage();
   Json accounts = Json::object();
+  std::uint64_t sum_bytes = 0;
   for (std::size_t i = 0; i < base::kAccountCount; ++i) {
     const auto account = static_cast<base::Account>(i);
-    accounts[std::string(name(account))] =
+    const std::uint64_t bytes =
         account == base::Account::kL1 ? l1.used_bytes : ledger.used(account);
+    accounts[std::string(name(account))] = bytes;
+    sum_bytes += bytes;
   }
   return {{"limit_bytes", ledger.budgets().limit},
+          {"used_bytes", sources.memory->used_bytes()},
+          {"used_source", sources.memory->source()},
+          {"shrinks", sources.memory->shrinks_total()},
           {"resident_bytes", usage.resident_bytes},
           {"resident_peak_bytes", usage.peak_resident_bytes},
           {"accounted_bytes", accounts},
+          {"accounted_sum_bytes", sum_bytes},
           {"transfers_waiting", ledger.waiting()},
           {"transfer_waits", ledger.waits_total()},
           {"transfer_wait_seconds", std::chrono::duration<double>(ledger.waited_total()).count()},

@@ -127,6 +127,7 @@ std::uint64_t Chunk::spare_bytes() { return pool().bytes(); }
 void Chunk::set_spare_limit(std::uint64_t bytes) { pool().set_limit(bytes); }
 void Chunk::set_storage_budget(std::uint64_t bytes) { pool().set_budget(bytes); }
 void Chunk::add_other_storage(std::int64_t bytes) { pool().add_other(bytes); }
+std::uint64_t Chunk::release_spares(std::uint64_t bytes) { return pool().release(bytes); }
 void Chunk::release_old_spares(TimePoint now) { pool().release_old(now); }
 
 }  // namespace cistern::base

@@ -244,6 +244,11 @@ std::shared_ptr<Ledger::Ticket> Ledger::wait(Account account, std::uint64_t byte
   return ticket;
 }
 
+void Ledger::set_base(std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  used_locked(Account::kBase) = bytes;
+}
+
 std::uint64_t Ledger::used(Account account) const {
   const std::lock_guard lock(mutex_);
   return used_locked(account);

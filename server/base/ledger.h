@@ -103,6 +103,9 @@ class Ledger {
   // `loop` must live as long as any thread uses the ledger.
   std::shared_ptr<Ticket> wait(Account account, std::uint64_t bytes, Loop& loop, Granted granted);
 
+  // What the base takes, as it was measured; it isn't reserved, and may be more than its budget.
+  void set_base(std::uint64_t bytes);
+
   const Budgets& budgets() const { return budgets_; }
   std::uint64_t used(Account account) const;
   // Of what it may take; the transfers' is the one that they share.

@@ -44,11 +44,6 @@ std::uint64_t kilobytes_of(const std::string& path, std::string_view name) {
   return 0;
 }
 
-struct CgroupFolder {
-  std::string path;
-  bool unified = false;  // v2
-};
-
 // The folder of a cgroup and all above it. Inside a container the path that the kernel names may
 // not be visible, or may climb out of the namespace ("/.."): the mount's root stands for it.
 void add_upwards(std::vector<CgroupFolder>& folders, const std::string& mount, std::string group,
@@ -136,7 +131,7 @@ std::optional<CgroupLimit> cgroup_memory_limit(const SystemPaths& paths) {
     const auto bytes = parse_number(read_line(file).value_or(""));  // "max" is no number
     // v1 says "no limit" as a number near 2^63.
     if (!bytes || (machine != 0 && *bytes >= machine) || *bytes >= std::uint64_t{1} << 62) continue;
-    if (!tightest || *bytes < tightest->bytes) tightest = CgroupLimit{*bytes, file};
+    if (!tightest || *bytes < tightest->bytes) tightest = CgroupLimit{*bytes, file, folder};
   }
   return tightest;
 }
@@ -146,7 +141,7 @@ MemoryLimit automatic_memory_limit(const SystemPaths& paths) {
     const std::uint64_t margin = std::max<std::uint64_t>(32 * proto::kMiB, limit->bytes / 10);
     const std::uint64_t half = limit->bytes / 2;
     return {limit->bytes > margin ? std::max(limit->bytes - margin, half) : half,
-            fmt::format("{} ({} bytes)", limit->file, limit->bytes)};
+            fmt::format("{} ({} bytes)", limit->file, limit->bytes), limit->folder};
   }
   const std::uint64_t machine = machine_memory_bytes(paths);
   return {machine / 100 * kMachineSharePercent,

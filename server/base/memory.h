@@ -13,9 +13,15 @@ struct SystemPaths {
   std::string cgroup = "/sys/fs/cgroup";
 };
 
+struct CgroupFolder {
+  std::string path;
+  bool unified = false;  // v2
+};
+
 struct CgroupLimit {
   std::uint64_t bytes = 0;
   std::string file;  // the one that says so
+  CgroupFolder folder{};
 };
 
 // The tightest memory limit from the process' own cgroup up to the root: memory.max (v2) and
@@ -30,7 +36,8 @@ inline constexpr unsigned kMachineSharePercent = 50;
 
 struct MemoryLimit {
   std::uint64_t bytes = 0;
-  std::string source;  // for the log: what it was computed from
+  std::string source;                    // for the log: what it was computed from
+  std::optional<CgroupFolder> cgroup{};  // whose limit it is, if it is one's
 };
 // `memory.limit: auto`: the cgroup's limit less the larger of 32 MiB and 10 % (what the kernel
 // keeps for the process and what nobody accounts), never less than half of it; else

@@ -79,6 +79,19 @@ void SparePool::trim() {
   unmap(dropped);
 }
 
+std::uint64_t SparePool::release(std::uint64_t bytes_wanted) {
+  std::vector<Spare> dropped;
+  std::uint64_t released = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    for (; !order_.empty() && released < bytes_wanted; released += dropped.back().bytes) {
+      drop_oldest_locked(dropped);
+    }
+  }
+  unmap(dropped);
+  return released;
+}
+
 void SparePool::release_old(TimePoint now) {
   std::vector<Spare> dropped;
   {

@@ -37,6 +37,8 @@ class SparePool {
   // How much may be kept in any case, and the budget beside that.
   void set_limit(std::uint64_t bytes);
   void set_budget(std::uint64_t bytes);
+  // Unmaps the oldest, at least `bytes` where there is so much; returns how much it was.
+  std::uint64_t release(std::uint64_t bytes);
   // Unmaps what was given kSpareAge ago or earlier and not taken since; a bounded part of it.
   void release_old(TimePoint now);
 

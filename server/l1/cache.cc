@@ -265,6 +265,14 @@ Cache::Erased Cache::erase(Bytes key, std::uint64_t hash, const base::Condition&
 
 std::size_t Cache::sweep(std::size_t entries, TimePoint now) { return impl_->sweep(entries, now); }
 
+void Cache::set_ceiling(std::uint64_t bytes) { impl_->budget.set_ceiling(bytes); }
+
+bool Cache::shrink(std::uint64_t step_bytes, TimePoint now) {
+  return impl_->shrink(step_bytes, now);
+}
+
 Stats Cache::stats() const { return impl_->stats(); }
+
+std::uint64_t Cache::used_bytes() const { return impl_->budget.used(); }
 
 }  // namespace cistern::l1

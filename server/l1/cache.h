@@ -54,6 +54,7 @@ struct Options {
 
 struct Stats {
   std::uint64_t budget_bytes = 0;
+  std::uint64_t ceiling_bytes = 0;   // what it may take at present
   std::uint64_t used_bytes = 0;      // never above budget_bytes; rooms are in it
   std::uint64_t reserved_bytes = 0;  // of rooms, taken or being made
   std::uint64_t items = 0;
@@ -184,7 +185,7 @@ class Cache {
   static bool is_small(std::size_t key_bytes, std::size_t metadata_bytes, std::uint64_t size);
 
   // Room for a large value of `key`, by eviction; the key's own old entry goes last. Empty, and
-  // nothing was evicted, when the cost is more than the budget or than what others have left of it
+  // nothing was evicted, when the cost is more than the ceiling or than what others have left of it
   // with their rooms. `cost_bytes` includes entry_overhead(). Where the old entry had to
   // go for it, the room remembers its version, and the condition of insert() is evaluated with
   // that.
@@ -222,7 +223,15 @@ class Cache {
   // on there at the next call. Returns how many were removed. To be called from a timer.
   std::size_t sweep(std::size_t entries, TimePoint now);
 
+  // Less than the budget while the process is near memory.limit. What is resident stays until
+  // shrink() or others evict it, rooms that were given stay, and what could_hold() says, too.
+  void set_ceiling(std::uint64_t bytes);
+  // Evicts at most about `step_bytes` of what is above the ceiling. False when there is nothing
+  // left that could go.
+  bool shrink(std::uint64_t step_bytes, TimePoint now);
+
   Stats stats() const;
+  std::uint64_t used_bytes() const;
 
  private:
   friend class Room;

@@ -344,9 +344,18 @@ std::size_t Cache::Impl::sweep(std::size_t entries, TimePoint now) {
   return removed;
 }
 
+bool Cache::Impl::shrink(std::uint64_t step_bytes, TimePoint now) {
+  const std::uint64_t above = budget.above_ceiling();
+  if (above == 0) return false;
+  std::uint64_t exhausted = 0;
+  return evict_somewhere(std::min(above, step_bytes), {}, 0, now, exhausted) &&
+         budget.above_ceiling() != 0;
+}
+
 Stats Cache::Impl::stats() const {
   Stats sum;
   sum.budget_bytes = budget.total();
+  sum.ceiling_bytes = budget.ceiling();
   for (const auto& shard : shards_) {
     const std::lock_guard lock(shard->mutex);
     const Shard::Counters& counters = shard->counters;

@@ -40,6 +40,7 @@ class Cache::Impl {
   bool set_expiry(Bytes key, std::uint64_t hash, base::Version version, std::uint64_t expires_at_ms,
                   TimePoint now, std::uint64_t wall_now_ms);
   std::size_t sweep(std::size_t entries, TimePoint now);
+  bool shrink(std::uint64_t step_bytes, TimePoint now);
   Stats stats() const;
 
   const Options options;

@@ -25,8 +25,6 @@ using base::Status;
 
 // What is moved in one turn of the loop before others get theirs.
 constexpr std::size_t kTurnBytes = proto::kMiB;
-// The kernel doubles it. Left alone, a receive buffer grows to megabytes that no account knows.
-constexpr int kSocketBufferBytes = 256 * static_cast<int>(proto::kKiB);
 // As much as one call brings, when the buffer is full.
 constexpr std::size_t kPopulatedBytes = 512 * proto::kKiB;
 constexpr std::size_t kMaxPieces = 48;
@@ -49,11 +47,6 @@ std::size_t add_pieces(const RedisBulk::Op& op, std::size_t skip, iovec* to) {
     if (!piece.empty()) to[count++] = {const_cast<std::byte*>(piece.data()), piece.size()};
   }
   return count;
-}
-
-void set_int_option(int fd, int level, int name, int value) {
-  // A socket without the option works, only less well.
-  static_cast<void>(::setsockopt(fd, level, name, &value, sizeof value));
 }
 
 }  // namespace
@@ -108,8 +101,7 @@ void RedisBulk::connect_to(std::vector<RedisAddress> addresses, std::size_t inde
   socket_->open(endpoint.protocol(), error);
   if (error) return cut(describe(Status::kL2Unavailable, error.message()));
   const int fd = socket_->native_handle();
-  set_int_option(fd, SOL_SOCKET, SO_RCVBUF, kSocketBufferBytes);
-  set_int_option(fd, SOL_SOCKET, SO_SNDBUF, kSocketBufferBytes);
+  set_socket_buffers(fd);
   if (!options_->url.is_unix()) {
     set_int_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     set_int_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);

@@ -1,5 +1,7 @@
 #include "server/l2/redis_connect.h"
 
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <memory>
 
@@ -9,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "server/base/rng.h"
+#include "server/l2/redis_options.h"
 
 namespace cistern::l2 {
 
@@ -44,6 +47,16 @@ void resolve(asio::io_context& io, const RedisUrl& url,
         }
         done(std::move(all));
       });
+}
+
+void set_int_option(int fd, int level, int name, int value) {
+  static_cast<void>(::setsockopt(fd, level, name, &value, sizeof value));
+}
+
+void set_socket_buffers(int fd) {
+  for (const int direction : {SO_RCVBUF, SO_SNDBUF}) {
+    set_int_option(fd, SOL_SOCKET, direction, static_cast<int>(kSocketBufferBytes));
+  }
 }
 
 Backoff::Backoff()

@@ -24,6 +24,11 @@ struct RedisAddress {
 void resolve(asio::io_context& io, const RedisUrl& url,
              std::function<void(base::Result<std::vector<RedisAddress>>)> done);
 
+// A socket without an option works, only less well: failures are ignored.
+void set_int_option(int fd, int level, int name, int value);
+// Both to kSocketBufferBytes.
+void set_socket_buffers(int fd);
+
 // Delays between attempts to connect: doubled from 50 ms up to 5 s, each with up to half of it
 // taken off at random, so that daemons which lost the same Redis don't return all at once.
 class Backoff {

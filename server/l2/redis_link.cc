@@ -54,6 +54,7 @@ void RedisLink::start(const RedisAddress& address, const RedisUrl& url) {
     redisAsyncFree(context);
     return end(std::move(why));
   }
+  set_socket_buffers(fd);
   asio::error_code error;
   descriptor_.assign(fd, error);
   if (error) {

@@ -7,6 +7,13 @@
 
 namespace cistern::l2 {
 
+// What a connection's socket buffers are set to, for each direction; the kernel doubles it. Left
+// alone they grow to megabytes that no account knows.
+inline constexpr std::size_t kSocketBufferBytes = 256 * proto::kKiB;
+// What a connection may hold that belongs to no request: full socket buffers, and what the client
+// library reads into.
+inline constexpr std::size_t kConnectionBytes = 2 * 2 * kSocketBufferBytes + 64 * proto::kKiB;
+
 struct RedisOptions {
   RedisUrl url;
   std::string key_prefix = "cistern:";

@@ -14,27 +14,12 @@
 namespace cistern::service {
 namespace {
 
-// What is kept of inline PUTs on their way to L2, for one worker; of the process' fixed base, so
-// that small values don't queue behind large transfers.
-constexpr std::uint64_t kMaxInlineInFlightBytes = 4 * proto::kMiB;
+// Of a small value on its way to L2 there are the bytes that L1 will get, the manifest, and the
+// command as the client library holds it until Redis takes it.
+constexpr std::uint64_t kInlineCopies = 3;
 // The write and what else waits with a value, its key and its metadata. Without it a crowd of empty
 // values would count for nothing.
 constexpr std::uint64_t kInlineWriteBytes = proto::kKiB;
-
-class InlineShare {
- public:
-  InlineShare(std::shared_ptr<Worker> worker, std::uint64_t bytes)
-      : worker_(std::move(worker)), bytes_(bytes) {
-    worker_->inline_bytes += bytes_;
-  }
-  InlineShare(const InlineShare&) = delete;
-  InlineShare& operator=(const InlineShare&) = delete;
-  ~InlineShare() { worker_->inline_bytes -= bytes_; }
-
- private:
-  const std::shared_ptr<Worker> worker_;
-  const std::uint64_t bytes_;
-};
 
 // The client of an inline PUT while it waits for L2.
 struct Client {
@@ -99,18 +84,24 @@ void put_in_l1(Worker& worker, const proto::PutRequest& request, proto::ChunkDig
 
 OperationPtr put_through_l2(const std::shared_ptr<Worker>& worker, const proto::PutRequest& request,
                             proto::ChunkDigest digest, PutSink& sink) {
-  const std::uint64_t bytes = request.inline_bytes.size() + request.metadata.size() +
-                              request.key.size() + kInlineWriteBytes;
-  if (worker->inline_bytes + bytes > kMaxInlineInFlightBytes) {
-    answer_rejected(*worker, sink, Key(request.key), request.inline_bytes.size(),
-                    {Status::kNoRoom,
-                     fmt::format("{} bytes of small values, with their keys and metadata, wait for "
-                                 "the second tier; at most {} may: try again later",
-                                 worker->inline_bytes, kMaxInlineInFlightBytes)});
+  const std::uint64_t bytes =
+      kInlineCopies * (request.inline_bytes.size() + request.metadata.size() + request.key.size()) +
+      kInlineWriteBytes;
+  // In an account of their own, so that small values don't queue behind large transfers.
+  base::Reservation share = worker->ledger.try_reserve(base::Account::kL2Buffers, bytes);
+  if (!share) {
+    answer_rejected(
+        *worker, sink, Key(request.key), request.inline_bytes.size(),
+        {Status::kNoRoom,
+         fmt::format("the write takes {} bytes of memory while small values wait for the second "
+                     "tier, which hold {} already; of memory.limit at most {} are for them: try "
+                     "again later",
+                     bytes, worker->ledger.used(base::Account::kL2Buffers),
+                     worker->ledger.budgets().l2_buffers)});
     return nullptr;
   }
   WritePlan plan;
-  plan.account = std::make_shared<InlineShare>(worker, bytes);
+  plan.account = std::make_shared<base::Reservation>(std::move(share));
   plan.condition = condition_of(request);
   plan.manifest.meta = meta_of(*worker, request);
   plan.manifest.inline_bytes.assign(request.inline_bytes.begin(), request.inline_bytes.end());
@@ -131,7 +122,7 @@ Error no_room_in_l1(std::uint64_t size) {
   return {
       Status::kNoRoom,
       fmt::format("there is no room for the value's {} bytes in l1.max_bytes now, because other "
-                  "transfers have reserved it",
+                  "transfers have reserved it, or because the process is near memory.limit",
                   size)};
 }
 

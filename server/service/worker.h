@@ -44,7 +44,6 @@ class Worker : public std::enable_shared_from_this<Worker> {
   base::Ledger& ledger;
   WriteGate& gate;
   Upkeep upkeep;
-  std::uint64_t inline_bytes = 0;  // kept for inline PUTs that wait for L2
 
   // Keeps drain() waiting, and `work` alive, until end_work(). On the loop; the caller must keep
   // the worker, unless it is called by what only runs on its loop.

@@ -32,12 +32,16 @@ std::string value_of(base::Version version) { return pattern(version, size_of(ve
 
 class Hammer {
  public:
-  explicit Hammer(std::uint64_t seed) : seed_(seed), l1_(kBudget, 4, Duration{0}, kHeld) {}
+  // With `moves_ceiling` somebody also lowers and raises it all the time, and has L1 shrink.
+  explicit Hammer(std::uint64_t seed, bool moves_ceiling = false)
+      : seed_(seed), moves_ceiling_(moves_ceiling), l1_(kBudget, 4, Duration{0}, kHeld) {}
 
   void run() {
     std::atomic<bool> stop{false};
     std::thread watcher([&] {
+      std::mt19937_64 random(seed_);
       while (!stop) {
+        if (moves_ceiling_) move_ceiling(random());
         const l1::Stats stats = l1_.cache.stats();
         if (stats.used_bytes > kBudget) ++faults_;
         if (l1_.ledger.used(base::Account::kHeld) > kHeld) ++faults_;
@@ -51,10 +55,18 @@ class Hammer {
     for (std::thread& thread : threads) thread.join();
     stop = true;
     watcher.join();
+    l1_.cache.set_ceiling(kBudget);
     check_the_end();
   }
 
  private:
+  void move_ceiling(std::uint64_t random) {
+    l1_.cache.set_ceiling(kBudget / 8 + random % kBudget);
+    const TimePoint now{std::chrono::milliseconds(clock_)};
+    for (unsigned i = 0; i < random % 64 && l1_.cache.shrink(64 * proto::kKiB, now); ++i) {
+    }
+  }
+
   void work(std::uint64_t seed) {
     std::mt19937_64 random(seed);
     std::vector<base::ValuePtr> reading;
@@ -150,6 +162,7 @@ class Hammer {
   }
 
   const std::uint64_t seed_;
+  const bool moves_ceiling_;
   L1 l1_;
   std::atomic<std::int64_t> clock_{1'000'000};
   std::atomic<std::uint64_t> faults_{0}, stored_{0}, no_room_{0};
@@ -161,6 +174,12 @@ TEST(CacheHammer, ThreadsSeeWholeValuesWithinTheBudget) {
   const std::uint64_t before = base::Chunk::live_bytes();
   Hammer(seed).run();
   EXPECT_EQ(base::Chunk::live_bytes(), before);
+}
+
+TEST(CacheHammer, ACeilingThatMovesTakesNothingFromRoomsAndLosesNothing) {
+  const std::uint64_t seed = base::random_seed();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  Hammer(seed, true).run();
 }
 
 }  // namespace

@@ -7,8 +7,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include "proto/digest.h"
 
@@ -99,6 +101,30 @@ Frame RawClient::receive_for(std::uint32_t id) {
     std::optional<Frame> frame = receive();
     if (!frame) throw std::runtime_error("the server closed the connection");
     if (frame->header.id == id && !frame->is(proto::Type::kCredit)) return *std::move(frame);
+  }
+}
+
+void RawClient::receive_each(std::size_t count, proto::Type type) {
+  std::vector<std::byte> buffer(std::size_t{256} << 10);
+  std::size_t have = 0;
+  for (std::size_t at = 0; count > 0;) {
+    const std::span<const std::byte> rest(buffer.data() + at, have - at);
+    if (rest.size() >= proto::kHeaderBytes) {
+      const proto::FrameHeader header = proto::decode_header(rest.data());
+      if (rest.size() - proto::kHeaderBytes >= header.length) {
+        if (header.type != static_cast<std::uint8_t>(type)) {
+          throw std::runtime_error("an answer of type " + std::to_string(header.type));
+        }
+        at += proto::kHeaderBytes + header.length;
+        --count;
+        continue;
+      }
+    }
+    std::copy(rest.begin(), rest.end(), buffer.begin());
+    have -= std::exchange(at, 0);
+    const ssize_t got = ::recv(fd_, buffer.data() + have, buffer.size() - have, 0);
+    if (got <= 0) throw std::runtime_error("the server closed the connection");
+    have += static_cast<std::size_t>(got);
   }
 }
 

@@ -38,6 +38,9 @@ class RawClient {
   std::optional<Frame> receive();
   // Skips CREDIT and what belongs to other requests.
   Frame receive_for(std::uint32_t id);
+  // The answers of `count` requests that were sent together, after which nothing else is due.
+  // Throws when one of them is of another type.
+  void receive_each(std::size_t count, proto::Type type);
   // A value of one chunk or less.
   void put_inline(std::uint32_t id, const std::string& key, proto::Bytes bytes);
   void close();

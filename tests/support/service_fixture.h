@@ -180,6 +180,7 @@ struct ServiceSetup {
   std::uint64_t l1_bytes = 8 * kMiB;
   std::uint64_t transfer_bytes = 4 * kMiB;
   std::uint64_t held_bytes = 2 * kMiB;
+  std::uint64_t l2_buffer_bytes = kMiB;
   std::uint64_t max_value_bytes = 64 * kMiB;
   std::uint32_t chunk_bytes = kChunk;
   base::Duration max_age{0};
@@ -194,7 +195,8 @@ class Workers {
                  .l1 = setup.l1_bytes,
                  .transfers = setup.transfer_bytes,
                  .held = setup.held_bytes,
-                 .connections = 0}),
+                 .connections = 0,
+                 .l2_buffers = setup.l2_buffer_bytes}),
         cache_({.budget_bytes = setup.l1_bytes, .max_age = setup.max_age, .shards = 1},
                ledger_),
         shared_(options(setup), cache_, ledger_) {
@@ -211,6 +213,7 @@ class Workers {
     settle();
     EXPECT_EQ(ledger_.transferring(), 0u);
     EXPECT_EQ(ledger_.used(base::Account::kHeld), 0u);
+    EXPECT_EQ(ledger_.used(base::Account::kL2Buffers), 0u);
     EXPECT_EQ(ledger_.waiting(), 0u);
     EXPECT_EQ(cache_.stats().reserved_bytes, 0u);
     EXPECT_EQ(shared_.gate->entries(), 0u);

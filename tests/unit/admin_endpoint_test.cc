@@ -28,6 +28,7 @@ class AdminTest : public testing::Test {
     sources_.workers = {&workers_[0], &workers_[1]};
     sources_.cache = &cache_;
     sources_.ledger = &ledger_;
+    sources_.memory = &memory_;
     sources_.started = std::chrono::steady_clock::now();
     sources_.connections = [] { return 3; };
     sources_.connection_ends = [] {
@@ -46,6 +47,7 @@ class AdminTest : public testing::Test {
                         .held = 4 * proto::kMiB,
                         .connections = proto::kMiB}};
   l1::Cache cache_{{.budget_bytes = 8 * proto::kMiB}, ledger_};
+  l1::MemoryKeeper memory_{cache_, ledger_, base::MemoryProbe({})};
   WorkerMetrics workers_[2];
   base::Duration silence_{0};
   base::Result<void> l2_;

@@ -1,7 +1,3 @@
-#include <unistd.h>
-
-#include <filesystem>
-#include <fstream>
 #include <future>
 #include <mutex>
 #include <thread>
@@ -13,83 +9,15 @@
 #include "server/base/log.h"
 #include "server/base/memory.h"
 #include "server/base/metrics.h"
+#include "tests/support/machine.h"
 #include "tests/support/manual_loop.h"
 
 namespace cistern::base {
 namespace {
 
-constexpr std::uint64_t kMiB = proto::kMiB;
+using testing::Machine;
 
-// A /proc and a /sys/fs/cgroup of a test's own.
-class Machine {
- public:
-  Machine() {
-    char name[] = "/tmp/cistern-machine-XXXXXX";
-    root_ = ::mkdtemp(name);
-    paths = {root_ + "/proc", root_ + "/cgroup"};
-    put("proc/meminfo", "MemTotal:        8388608 kB\nMemFree: 1 kB\n");
-  }
-  ~Machine() { std::filesystem::remove_all(root_); }
-  void put(const std::string& file, const std::string& text) {
-    const std::filesystem::path path = root_ + "/" + file;
-    std::filesystem::create_directories(path.parent_path());
-    std::ofstream(path) << text;
-  }
-  SystemPaths paths;
-
- private:
-  std::string root_;
-};
-
-TEST(Memory, TightestLimitOnTheWayUpV2) {
-  Machine machine;
-  machine.put("proc/self/cgroup", "0::/a/b/c\n");
-  machine.put("cgroup/a/b/c/memory.max", "max\n");
-  machine.put("cgroup/a/b/memory.max", "268435456\n");
-  machine.put("cgroup/a/memory.max", "536870912\n");
-  const auto limit = cgroup_memory_limit(machine.paths);
-  ASSERT_TRUE(limit);
-  EXPECT_EQ(limit->bytes, 256 * kMiB);
-  EXPECT_EQ(limit->file, machine.paths.cgroup + "/a/b/memory.max");
-  EXPECT_EQ(automatic_memory_limit(machine.paths).bytes, 224 * kMiB);  // less 32 MiB
-}
-
-TEST(Memory, V1AndItsUnlimited) {
-  Machine machine;
-  machine.put("proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/1\n1:name=systemd:/\n");
-  machine.put("cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
-  EXPECT_FALSE(cgroup_memory_limit(machine.paths));
-  // Inside the container its folder is the root of the mount.
-  machine.put("cgroup/memory/memory.limit_in_bytes", "1073741824\n");
-  ASSERT_TRUE(cgroup_memory_limit(machine.paths));
-  EXPECT_EQ(automatic_memory_limit(machine.paths).bytes, 1024 * kMiB - 1024 * kMiB / 10);
-}
-
-TEST(Memory, NoCgroupTakesAShareOfTheMachine) {
-  Machine machine;
-  EXPECT_EQ(machine_memory_bytes(machine.paths), 8192 * kMiB);
-  EXPECT_EQ(automatic_memory_limit(machine.paths).bytes, 8192 * kMiB / 100 * kMachineSharePercent);
-  // A limit above the machine's memory is none; one that leaves the namespace is the root's.
-  machine.put("proc/self/cgroup", "0::/../../x\n");
-  machine.put("cgroup/memory.max", "99999999999999\n");
-  EXPECT_FALSE(cgroup_memory_limit(machine.paths));
-}
-
-TEST(Memory, TinyLimitKeepsHalf) {
-  Machine machine;
-  machine.put("proc/self/cgroup", "0::/\n");
-  machine.put("cgroup/memory.max", "41943040\n");
-  EXPECT_EQ(automatic_memory_limit(machine.paths).bytes, 20 * kMiB);
-}
-
-TEST(Memory, UsageOfThisProcess) {
-  const MemoryUsage usage = memory_usage();
-  EXPECT_GT(usage.resident_bytes, kMiB);
-  EXPECT_GE(usage.peak_resident_bytes, usage.resident_bytes);
-  EXPECT_GT(usage.anonymous_bytes, 0u);
-}
-
-TEST(Memory, CoresByAffinityAndQuota) {
+TEST(System, CoresByAffinityAndQuota) {
   const unsigned all = usable_cores();
   EXPECT_GE(all, 1u);
   Machine machine;

@@ -303,7 +303,8 @@ class ServerTest : public ::testing::Test {
                 .l1 = 32 * proto::kMiB,
                 .transfers = 32 * proto::kMiB,
                 .held = 16 * proto::kMiB,
-                .connections = 64 * proto::kMiB};
+                .connections = 64 * proto::kMiB,
+                .l2_buffers = proto::kMiB};
   }
 
   void start() {

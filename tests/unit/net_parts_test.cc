@@ -253,49 +253,87 @@ TEST(ConnectionBudget, GrowsByStepsAndGivesBack) {
 // -------------------------------------------------------------------------------------- Memory
 // plan
 
+constexpr std::uint64_t kWindow = 2 * proto::kDefaultChunkBytes;
+
+// As the daemon asks, with everything automatic on a machine of 8 cores.
+MemoryDemand automatic(std::uint64_t limit_mib, bool with_l2) {
+  const std::uint64_t limit = limit_mib * proto::kMiB;
+  return {.limit_bytes = limit,
+          .max_connections = 1024,
+          .window_bytes = kWindow,
+          .workers = std::min(8U, most_workers(limit)),
+          .l2_connections = with_l2 ? 2U : 0U,
+          .l2_connection_bytes = 1088 * proto::kKiB};
+}
+
 void expect_sound(const base::Ledger::Budgets& budgets) {
-  EXPECT_LE(kFixedBaseBytes + budgets.l1 + budgets.transfers + budgets.connections, budgets.limit);
-  EXPECT_GE(budgets.transfers, 16 * proto::kMiB);
+  // All of it is used.
+  EXPECT_EQ(
+      budgets.base + budgets.l1 + budgets.transfers + budgets.connections + budgets.l2_buffers,
+      budgets.limit);
+  EXPECT_GE(budgets.transfers, 2 * kWindow);
   EXPECT_LE(budgets.held, budgets.transfers);
   EXPECT_GE(budgets.connections, 16 * kConnectionBytes);
 }
 
 TEST(MemoryPlan, SharesTheLimitOut) {
-  for (const std::uint64_t limit_mib : {64, 100, 224, 1024, 65536}) {
-    const auto budgets = plan_memory({.limit_bytes = limit_mib * proto::kMiB,
-                                      .l1_bytes = std::nullopt,
-                                      .max_connections = 1024,
-                                      .window_bytes = proto::kMiB});
-    ASSERT_TRUE(budgets) << limit_mib << ": " << budgets.error().message;
-    expect_sound(*budgets);
-    EXPECT_GE(budgets->l1, proto::kMiB);
-    // All of it is used.
-    EXPECT_EQ(kFixedBaseBytes + budgets->l1 + budgets->transfers + budgets->connections,
-              budgets->limit);
+  for (const bool with_l2 : {false, true}) {
+    for (const std::uint64_t limit_mib : {32, 64, 100, 224, 1024, 65536}) {
+      const auto budgets = plan_memory(automatic(limit_mib, with_l2));
+      ASSERT_TRUE(budgets) << limit_mib << ": " << budgets.error().message;
+      expect_sound(*budgets);
+      EXPECT_EQ(budgets->l2_buffers != 0, with_l2);
+    }
   }
+}
+
+// What `auto` makes of containers of 64 and 256 MiB: most of what isn't fixed is L1's.
+TEST(MemoryPlan, SmallContainersHaveAnL1) {
+  EXPECT_EQ(most_workers(32 * proto::kMiB), 2u);
+  EXPECT_GE(plan_memory(automatic(32, false))->l1, 12 * proto::kMiB);
+  EXPECT_GE(plan_memory(automatic(32, true))->l1, 6 * proto::kMiB);
+  EXPECT_GE(plan_memory(automatic(224, false))->l1, 144 * proto::kMiB);
+  EXPECT_GE(plan_memory(automatic(224, true))->l1, 112 * proto::kMiB);
+}
+
+TEST(MemoryPlan, CountsWorkersAndTheirConnectionsToL2) {
+  const auto base = [](unsigned workers, unsigned l2_connections) {
+    MemoryDemand demand = automatic(1024, true);
+    demand.workers = workers;
+    demand.l2_connections = l2_connections;
+    return plan_memory(demand)->base;
+  };
+  EXPECT_EQ(base(2, 0) - base(1, 0), proto::kMiB / 2);
+  EXPECT_EQ(base(2, 3) - base(2, 2), 2 * 1088 * proto::kKiB);
 }
 
 TEST(MemoryPlan, TakesL1AsItIsSet) {
   const auto budgets = plan_memory({.limit_bytes = 224 * proto::kMiB,
                                     .l1_bytes = 128 * proto::kMiB,
                                     .max_connections = 1024,
-                                    .window_bytes = proto::kMiB});
+                                    .window_bytes = kWindow});
   ASSERT_TRUE(budgets);
   expect_sound(*budgets);
   EXPECT_EQ(budgets->l1, 128 * proto::kMiB);
 }
 
 TEST(MemoryPlan, ShowsTheSumThatDoesNotFit) {
-  const auto budgets = plan_memory({.limit_bytes = 128 * proto::kMiB,
-                                    .l1_bytes = 100 * proto::kMiB,
-                                    .max_connections = 1024,
-                                    .window_bytes = proto::kMiB});
+  MemoryDemand demand = automatic(128, false);
+  demand.l1_bytes = 110 * proto::kMiB;
+  demand.workers = 4;
+  const auto budgets = plan_memory(demand);
   ASSERT_FALSE(budgets);
   const std::string& text = budgets.error().message;
-  for (const char* part : {"memory.limit is 128.0 MiB", "142.8 MiB are needed", "100.0 MiB for L1",
-                           "l1.max_bytes", "24.0 MiB"}) {
+  // 16 + 2.75 + 3.98 + 110
+  for (const char* part : {"memory.limit is 128.0 MiB", "132.7 MiB are needed", "110.0 MiB for L1",
+                           "l1.max_bytes", "16.0 MiB for the program itself with 4 workers"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << ": " << text;
   }
+  EXPECT_EQ(text.find("L2"), std::string::npos) << text;
+  demand.l2_connections = 2;
+  const std::string with_l2 = plan_memory(demand).error().message;
+  EXPECT_NE(with_l2.find("149.2 MiB are needed"), std::string::npos) << with_l2;
+  EXPECT_NE(with_l2.find("l2.redis.connections_per_worker"), std::string::npos) << with_l2;
 }
 
 }  // namespace

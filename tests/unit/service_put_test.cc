@@ -361,12 +361,18 @@ TEST(Put, InlineValuesThatWaitAreBoundedWithTheirMetadata) {
     Workers workers;
     workers.store().pause(Step::kCommit, Point::kBefore);
     std::vector<std::unique_ptr<Putter>> putters;
-    const std::size_t most = 4 * kMiB / (each.size() + kKiB);
+    // Each copy of key and metadata, and the write itself.
+    const std::size_t cost = 3 * (1 + each.size()) + kKiB;
+    const std::size_t most = ServiceSetup().l2_buffer_bytes / cost;
     for (std::size_t i = 0; i <= most; ++i) {
       putters.push_back(workers.put_inline("k", "", {.metadata = proto::as_bytes(each)}));
     }
-    EXPECT_FALSE(putters[most / 2]->answered());
-    EXPECT_EQ(putters[most]->status(), Status::kNoRoom);
+    EXPECT_FALSE(putters[most - 1]->answered());
+    EXPECT_EQ(workers.ledger().used(base::Account::kL2Buffers), most * cost);
+    EXPECT_EQ(workers.ledger().transferring(), 0u);
+    ASSERT_EQ(putters[most]->status(), Status::kNoRoom);
+    EXPECT_NE(putters[most]->error->message.find(std::to_string(most * cost)), std::string::npos)
+        << putters[most]->error->message;
     workers.store().resume(Step::kCommit, Point::kBefore);
     workers.settle();
     EXPECT_TRUE(putters[0]->stored);

@@ -69,7 +69,8 @@ class OverRedis : public ::testing::Test {
                         .l1 = kSetup.l1_bytes,
                         .transfers = kSetup.transfer_bytes,
                         .held = kSetup.held_bytes,
-                        .connections = 0}};
+                        .connections = 0,
+                        .l2_buffers = kSetup.l2_buffer_bytes}};
   l1::Cache cache_{{.budget_bytes = kSetup.l1_bytes, .max_age = base::Duration{0}, .shards = 1},
                    ledger_};
   service::Shared shared_{Workers::options(kSetup), cache_, ledger_};
