@@ -34,7 +34,6 @@ constexpr unsigned kFewReaders = 20;
 // Half of them grant little credit, the others grant all and don't read their sockets.
 constexpr unsigned kSlowReaders = 10;
 constexpr std::uint64_t kPrefetchChunks = 4;
-constexpr std::uint64_t kMeanReads = 10;  // of a chunk that L1 can't keep
 const Millis kPatience(240'000);
 
 std::string redis_config(std::uint16_t port) {
@@ -44,13 +43,15 @@ std::string redis_config(std::uint16_t port) {
          std::to_string(port) + "/0\"}}\n";
 }
 
-std::string memory_config(std::uint64_t limit_bytes, std::uint64_t l1_bytes) {
+std::string config(std::uint64_t limit_bytes, std::uint64_t l1_bytes, const char* patience) {
   return "memory: {limit: " + std::to_string(limit_bytes) + "B}\n" +
-         "l1: {max_bytes: " + std::to_string(l1_bytes) + "B}\n";
+         "l1: {max_bytes: " + std::to_string(l1_bytes) + "B, fill_patience: " + patience + "}\n";
 }
 // L1 that keeps the value, and one that it doesn't fit.
-std::string large_l1() { return memory_config(1536 * kMiB, 1024 * kMiB); }
-std::string small_l1() { return memory_config(192 * kMiB, kValueBytes / 2); }
+std::string large_l1() { return config(1536 * kMiB, 1024 * kMiB, "100ms"); }
+std::string small_l1(const char* patience = "100ms") {
+  return config(192 * kMiB, kValueBytes / 2, patience);
+}
 
 // The most anonymous and shared memory that a process ever had, looked at all the time.
 class MemoryWatch {
@@ -187,13 +188,13 @@ TEST_F(CrowdOfReaders, OfAValueThatL1KeepsReadsEachChunkOnce) {
 #endif
 }
 
-// A value that L1 can't keep runs past its readers. One that is let go of, because it is slow or
-// because the machine left it no time for longer than the patience of the fill, goes on by itself,
-// and costs reads of its own, shared where such readers coincide. How many they are is the
-// machine's doing; together they must stay far from a read for each reader: what is bounded is
-// the mean, at ten reads of a chunk, and what each slow one asks ahead.
+// A value that L1 can't keep runs past its readers. One that is let go of goes on by itself and
+// costs reads of its own. With the default patience of 100 ms these are also readers that a busy
+// machine keeps from 190 MiB of their turns for so long; with 3 s they are the slow ones alone.
+// What is bounded is twice the chunks, where a read for each reader would be 200 times, and what
+// each slow one asks ahead.
 TEST_F(CrowdOfReaders, OfAValueThatL1CannotKeepReadsEachChunkForAllWhoKeepUp) {
-  Daemon daemon({.config = small_l1() + redis_config(redis_.port()), .server = {}});
+  Daemon daemon({.config = small_l1("3s") + redis_config(redis_.port()), .server = {}});
   const auto slow = slow_by_credit(daemon);
   const auto stuck = slow_by_socket(daemon);
   const auto others = fast(daemon, kReaders - kSlowReaders);
@@ -206,8 +207,7 @@ TEST_F(CrowdOfReaders, OfAValueThatL1CannotKeepReadsEachChunkForAllWhoKeepUp) {
 
   const std::map<std::string, unsigned> reads = monitor.chunk_reads();
   EXPECT_EQ(reads.size(), chunk_count());
-  EXPECT_LE(total(reads), chunk_count() * kMeanReads + kSlowReaders * (kPrefetchChunks + 1))
-      << text(reads);
+  EXPECT_LE(total(reads), 2 * chunk_count() + kSlowReaders * (kPrefetchChunks + 1)) << text(reads);
   std::printf("%s\n", text(reads).c_str());
   expect_under_limit(daemon, memory.stop());
 }
