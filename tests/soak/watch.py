@@ -45,9 +45,8 @@ class Trouble(threading.Thread):
 class Watch(threading.Thread):
     """Samples memory used all the time, and asks for /stats once a second, into a file."""
 
-    COLUMNS = ("seconds", "used_bytes", "highest_used_bytes", "l1_bytes", "transfers_bytes",
-               "held_bytes", "connections_bytes", "resident_bytes", "chunk_live_bytes",
-               "chunk_spare_bytes", "waiting", "items", "connections", "probe_worst_us")
+    COLUMNS = ("seconds", "used_bytes", "highest_used_bytes", "resident_bytes", "chunk_live_bytes",
+               "chunk_spare_bytes", "waiting", "items", "probe_worst_us")  # then the accounts
 
     def __init__(self, daemon, path):
         super().__init__(daemon=True)
@@ -55,6 +54,7 @@ class Watch(threading.Thread):
         self._over = threading.Event()
         self._began = time.monotonic()
         self._path = path
+        self._accounts = []
         self.limit_bytes = daemon.stats()["memory"]["limit_bytes"]
         self.highest_bytes = 0
         self.highest_at = 0.0
@@ -71,7 +71,8 @@ class Watch(threading.Thread):
     def run(self):
         next_row = 0.0
         with open(self._path, "w", encoding="utf-8") as file:
-            file.write(",".join(self.COLUMNS) + "\n")
+            self._accounts = sorted(self._daemon.stats()["memory"]["accounted_bytes"])
+            file.write(",".join(self.COLUMNS + tuple(self._accounts)) + "\n")
             highest = 0
             while not self._over.wait(SAMPLE_SECONDS):
                 used = self._daemon.used_bytes()
@@ -100,13 +101,10 @@ class Watch(threading.Thread):
             return
         self.slowest_stats = max(self.slowest_stats, time.monotonic() - asked)
         memory = stats["memory"]
-        accounts = memory["accounted_bytes"]
-        row = (f"{self.seconds():.2f}", used, highest, accounts.get("l1", 0),
-               accounts.get("transfers", 0), accounts.get("held", 0),
-               accounts.get("connections", 0), memory["resident_bytes"],
+        row = [f"{self.seconds():.2f}", used, highest, memory["resident_bytes"],
                memory["chunk_live_bytes"], memory["chunk_spare_bytes"],
-               memory["transfers_waiting"], stats["l1"]["items"],
-               stats.get("connections", 0), self.probe_worst_us)
+               memory["transfers_waiting"], stats["l1"]["items"], self.probe_worst_us]
+        row += [memory["accounted_bytes"].get(name, 0) for name in self._accounts]
         file.write(",".join(str(field) for field in row) + "\n")
         file.flush()
 
