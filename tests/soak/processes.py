@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -44,12 +45,18 @@ class Redis:
     def url(self):
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def evicted(self):
+        """How many keys it has thrown away for want of room."""
+        return int(re.search(r"evicted_keys:(\d+)", self.command("INFO", "stats")).group(1))
+
     def command(self, *words):
-        """The first line of the answer. A connection of its own each time."""
+        """The answer, a line or a text. A connection of its own each time."""
         text = f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE_SECONDS) as connection:
             connection.sendall(text.encode())
-            return connection.makefile("rb").readline().decode("utf-8", "replace").strip()
+            answer = connection.makefile("rb")
+            line = answer.readline().decode("utf-8", "replace").strip()
+            return answer.read(int(line[1:])).decode() if line.startswith("$") else line
 
 
 class Daemon:

@@ -7,16 +7,16 @@ import threading
 import time
 
 SAMPLE_SECONDS = 0.05
-LONGEST_FREEZE_SECONDS = 1.5
 
 
 class Trouble(threading.Thread):
-    """Stops Redis for up to 1.5 s, and cuts its connections, now and then."""
+    """Stops Redis for a moment, and cuts its connections, now and then."""
 
-    def __init__(self, redis, seed):
+    def __init__(self, redis, seed, longest_seconds):
         super().__init__(daemon=True)
         self._redis = redis
         self._random = random.Random(seed)
+        self._longest_seconds = longest_seconds
         self._over = threading.Event()
         self.freezes = 0
         self.cuts = 0
@@ -24,7 +24,7 @@ class Trouble(threading.Thread):
     def run(self):
         while not self._over.wait(self._random.uniform(1, 8)):
             if self._random.random() < 0.75:
-                self._freeze(self._random.uniform(0.05, LONGEST_FREEZE_SECONDS))
+                self._freeze(self._random.uniform(0.05, self._longest_seconds))
             else:
                 self._redis.command("CLIENT", "KILL", "TYPE", "normal")
                 self.cuts += 1
@@ -46,7 +46,8 @@ class Watch(threading.Thread):
     """Samples memory used all the time, and asks for /stats once a second, into a file."""
 
     COLUMNS = ("seconds", "used_bytes", "highest_used_bytes", "resident_bytes", "chunk_live_bytes",
-               "chunk_spare_bytes", "waiting", "items", "probe_worst_us")  # then the accounts
+               "chunk_spare_bytes", "waiting", "items", "connections",
+               "probe_worst_us")  # then the accounts
 
     def __init__(self, daemon, path):
         super().__init__(daemon=True)
@@ -60,6 +61,7 @@ class Watch(threading.Thread):
         self.highest_at = 0.0
         self.samples = 0
         self.samples_over = 0
+        self.most_connections = 0
         self.slowest_stats = 0.0
         self.silent = 0  # how often /stats wasn't answered
         self.probe_worst_us = 0  # set by who reads the load's lines
@@ -103,7 +105,9 @@ class Watch(threading.Thread):
         memory = stats["memory"]
         row = [f"{self.seconds():.2f}", used, highest, memory["resident_bytes"],
                memory["chunk_live_bytes"], memory["chunk_spare_bytes"],
-               memory["transfers_waiting"], stats["l1"]["items"], self.probe_worst_us]
+               memory["transfers_waiting"], stats["l1"]["items"], stats["connections"],
+               self.probe_worst_us]
+        self.most_connections = max(self.most_connections, stats["connections"])
         row += [memory["accounted_bytes"].get(name, 0) for name in self._accounts]
         file.write(",".join(str(field) for field in row) + "\n")
         file.flush()
