@@ -237,6 +237,7 @@ class Crowd::Reader : private proto::ClientConn::Handler {
   void on_info(std::uint32_t, const proto::Info&) override {}
   void on_pong(std::uint32_t, proto::Bytes) override {}
   void on_stats(std::uint32_t, std::string_view) override {}
+  void on_explanation(std::uint32_t, std::string_view) override {}
 
   const std::string& key_;
   const ExpectedValue& value_;
