@@ -4,8 +4,6 @@
 #include <deque>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "server/base/check.h"
 
 namespace cistern::service {
@@ -252,12 +250,7 @@ std::uint64_t window_bytes(const base::ValueMeta& meta, std::uint64_t first, std
 std::shared_ptr<base::Ledger::Ticket> admit(Worker& worker, std::uint64_t bytes,
                                             base::Ledger::Granted granted, Error& why) {
   auto ticket = worker.ledger.wait(base::Account::kReaders, bytes, worker.loop, std::move(granted));
-  if (ticket == nullptr) {
-    why = {Status::kNoRoom,
-           fmt::format("the transfer needs {} bytes of memory at once; of memory.limit at most {} "
-                       "are for transfers",
-                       bytes, worker.ledger.budgets().transfers)};
-  }
+  if (ticket == nullptr) why = worker.never_fits(bytes);
   return ticket;
 }
 
