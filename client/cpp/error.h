@@ -26,6 +26,7 @@ enum class Status : std::uint16_t {
   kSizeMismatch = 23,
   kDigestMismatch = 24,
   kL2Rejected = 25,
+  kTransferTooLarge = 26,
 
   kNoRoom = 32,
   kTooManyConnections = 33,

@@ -28,8 +28,8 @@ enum class Account : std::uint8_t {
   kUploads,      // windows of uploads
   kHeld,         // evicted from L1 and still being read
   kConnections,  // kernel socket buffers and session state
-  kL2Buffers,    // what L2's client connections hold, and small values on their way to L2
-  kBase,         // the program itself
+  kL2Buffers,    // small values on their way to L2
+  kBase,         // the program itself, and what idle connections to L2 may hold
 };
 inline constexpr std::size_t kAccountCount = 8;
 std::string_view name(Account account);

@@ -2,8 +2,6 @@
 #include <algorithm>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "server/base/check.h"
 #include "server/service/fill.h"
 #include "server/service/fill_shown.h"
@@ -44,11 +42,7 @@ void Fill::enter_queue() {
       ledger_.wait(account(), bytes, loop_, [weak = weak_from_this()](base::Reservation granted) {
         if (const auto self = weak.lock()) self->admitted(std::move(granted));
       });
-  if (ticket_ != nullptr) return;
-  fail({Status::kNoRoom,
-        fmt::format("the transfer needs {} bytes of memory at once; of memory.limit at most {} are "
-                    "for transfers",
-                    bytes, ledger_.budgets().transfers)});
+  if (ticket_ == nullptr) fail(worker_.never_fits(bytes));
 }
 
 void Fill::admitted(base::Reservation granted) {

@@ -138,12 +138,7 @@ void UploadCore::wait_for_window() {
                                    self->spare_ = std::move(granted);
                                    self->receive();
                                  });
-  if (ticket_ == nullptr) {
-    fail({Status::kNoRoom,
-          fmt::format("the transfer needs {} bytes of memory at once; of memory.limit at most {} "
-                      "are for transfers",
-                      bytes, worker_->ledger.budgets().transfers)});
-  }
+  if (ticket_ == nullptr) fail(worker_->never_fits(bytes));
 }
 
 void UploadCore::receive() {

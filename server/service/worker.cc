@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "server/base/log.h"
 #include "server/base/rng.h"
 #include "server/service/reasons.h"
@@ -90,6 +92,15 @@ void Worker::check_idle() {
 
 Error Worker::shutting_down() const {
   return {Status::kShuttingDown, "the server is shutting down and takes no new requests"};
+}
+
+Error Worker::never_fits(std::uint64_t window_bytes) const {
+  return {
+      Status::kTransferTooLarge,
+      fmt::format("the transfer needs {} bytes of memory at once, for chunks of the size that "
+                  "the value has; of memory.limit at most {} are for transfers: raise "
+                  "memory.limit, or lower l1.max_bytes or the storage.chunk_bytes of its writer",
+                  window_bytes, ledger.budgets().transfers)};
 }
 
 std::uint64_t Worker::expires_at(std::uint64_t ttl_ms) const {

@@ -72,6 +72,8 @@ class Worker : public std::enable_shared_from_this<Worker> {
   bool draining() const { return draining_; }
   void drain(std::function<void()> idle);
   Error shutting_down() const;
+  // Of a transfer that Ledger::wait() refuses.
+  Error never_fits(std::uint64_t window_bytes) const;
 
   // When a value that is written now with this TTL expires; Unix ms, 0: never.
   std::uint64_t expires_at(std::uint64_t ttl_ms) const;

@@ -4,6 +4,9 @@
 // The daemon's own process is looked at (RssAnon and RssShmem), so that tests beside it count for
 // nothing. A sanitizer's allocator keeps what is freed and marks what is not: in its builds sizes
 // are small, what is accounted is judged, and what the kernel says is only printed.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -209,6 +212,85 @@ TEST_F(Memory, ThatOfMixedValuesGoesBack) {
     }
     return keys;
   });
+}
+
+// Another process of the container that takes memory until it is told to go.
+class Hog {
+ public:
+  Hog(const Cgroup& cgroup, std::size_t bytes) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("pipe2");
+    ProcessOptions options;
+    options.stdin_fd = ends[0];
+    options.cgroup = &cgroup;
+    // It keeps what might be the last line, and there is no other.
+    process_ = std::make_unique<Process>(std::vector<std::string>{"/usr/bin/tail"}, options);
+    close(ends[0]);
+    write_end_ = ends[1];
+    const std::vector<char> some(1 << 16, 'x');
+    for (std::size_t sent = 0; sent < bytes; sent += some.size()) {
+      for (std::size_t at = 0; at < some.size();) {
+        const ssize_t n = write(write_end_, some.data() + at, some.size() - at);
+        if (n <= 0) throw std::runtime_error("the pipe to tail");
+        at += static_cast<std::size_t>(n);
+      }
+    }
+  }
+  Hog(const Hog&) = delete;
+  Hog& operator=(const Hog&) = delete;
+  ~Hog() {
+    process_.reset();
+    close(write_end_);
+  }
+
+ private:
+  std::unique_ptr<Process> process_;
+  int write_end_ = -1;
+};
+
+TEST(MemoryOfAContainer, L1GivesWayToWhatOthersTakeAndRegrows) {
+  if (!kJudgeKernel) GTEST_SKIP() << "a sanitizer's own memory would fill the container";
+  const std::unique_ptr<Cgroup> cgroup = Cgroup::create(128 << 20);
+  if (cgroup == nullptr) GTEST_SKIP() << "this machine doesn't let a test make a cgroup";
+  Daemon daemon(
+      {.config = "log: {level: info}\n", .server = "  workers: 2\n", .cgroup = cgroup.get()});
+  const double limit = daemon.metric("cistern_memory_limit_bytes");
+  const double budget = daemon.metric("cistern_l1_budget_bytes");
+  EXPECT_EQ(limit, 96 * kMiB);
+  EXPECT_GT(daemon.metric("cistern_memory_used_bytes", {"source=\"cgroup\""}), kMiB);
+  EXPECT_GT(daemon.metric("cistern_ledger_bytes", {"account=\"base\""}), kMiB);
+  EXPECT_LE(daemon.metric("cistern_ledger_bytes", {"account=\"base\""}),
+            daemon.metric("cistern_ledger_budget_bytes", {"account=\"base\""}));
+  Client client({.endpoint = daemon.unix_endpoint()});
+  const std::vector<std::byte> value = value_of(1, 1 << 19);
+  client.put("last", value);
+  for (unsigned i = 0; i < 200; ++i) client.put("k" + std::to_string(i), value);
+  client.put("last", value);
+  EXPECT_GE(daemon.metric("cistern_l1_bytes"), budget * 0.9);
+  EXPECT_EQ(daemon.metric("cistern_memory_shrinks_total"), 0);
+  double ceiling = budget;
+  {
+    const Hog hog(*cgroup, 48 << 20);
+    EXPECT_TRUE(eventually(
+        [&] {
+          return daemon.metric("cistern_memory_shrinks_total") > 0 &&
+                 daemon.metric("cistern_memory_used_bytes") < limit;
+        },
+        kPatience))
+        << daemon.admin("/metrics");
+    ceiling = daemon.metric("cistern_l1_ceiling_bytes");
+    EXPECT_LT(ceiling, budget * 0.9);
+    EXPECT_LE(daemon.metric("cistern_l1_bytes"), ceiling);
+    EXPECT_EQ(client.get("last")->bytes, value);
+    // What is new finds its place below the ceiling.
+    client.put("new", value);
+    EXPECT_LE(daemon.metric("cistern_l1_bytes"), ceiling);
+  }
+  EXPECT_TRUE(
+      eventually([&] { return daemon.metric("cistern_l1_ceiling_bytes") > ceiling + budget / 50; },
+                 kPatience));
+  EXPECT_EQ(cgroup->oom_kills(), 0u);
+  EXPECT_EQ(daemon.stop(), 0);
 }
 
 }  // namespace

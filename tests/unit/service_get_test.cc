@@ -326,7 +326,7 @@ TEST(Get, AWindowThatCanNeverBeGrantedFailsAtOnce) {
   workers.put("k", text_of(1, kHuge));
   workers.l2().manifests["k"].meta.chunk_bytes = 4 * kMiB;
   const auto got = workers.read("k");
-  EXPECT_EQ(got->status(), Status::kNoRoom);
+  EXPECT_EQ(got->status(), Status::kTransferTooLarge);
   EXPECT_NE(got->error->message.find("memory.limit"), std::string::npos);
 }
 
