@@ -39,11 +39,11 @@ Fill::Fill(Worker& worker, std::shared_ptr<const Key> key,
 
 Fill::~Fill() { CHECK(followers_.empty()); }
 
-void Fill::begin() {
+void Fill::begin(Admission admission) {
   work_ = worker_.begin_work(shared_from_this());
   (keeps_ ? worker_.metrics.fills_kept : worker_.metrics.fills_passing).add();
   renew();
-  if (!keeps_) enter_queue();
+  if (!keeps_ && admission == Admission::kNow) enter_queue();
   tend();
 }
 
@@ -52,8 +52,9 @@ void Fill::begin() {
 bool Fill::attach(Follower& follower) {
   const std::lock_guard lock(mutex_);
   if (over_locked() || follower.position < base_) return false;
-  // Else it would wait for chunks that it doesn't need.
-  if (value_ == nullptr && follower.position > next_fetch_ + width_) return false;
+  // Else it would wait for many chunks that it doesn't need.
+  const std::uint64_t soon = keeps_ ? next_fetch_ + width_ : base_ + kMostShown;
+  if (value_ == nullptr && follower.position > soon) return false;
   follower.next = follower.position;
   follower.place = followers_.insert(followers_.end(), &follower);
   return true;
@@ -110,6 +111,11 @@ void Fill::passed(Follower& follower, std::uint64_t index) {
   }
   dropped.clear();
   if (!keeps_) prod(*follower.loop);
+}
+
+std::unique_ptr<ChunkSource> Fill::stand_in_of(Follower& follower) {
+  const std::lock_guard lock(mutex_);
+  return std::move(follower.stand_in);
 }
 
 bool Fill::opened(Follower& follower) {

@@ -10,9 +10,11 @@
 //            or finds no place, is held for them as an evicted value is, or they go on from L2.
 //   passing  shows a window of the value, which moves with its readers. The one that is furthest
 //            sets the pace. When it waits and the window can't grow, the fill waits for the others
-//            for Options::fill_patience, then lets go of those who lag: they go on in a passing
-//            fill of their own, which all share who are about as far. A stalled one gives its
-//            window back while others wait for memory, and is admitted anew when it is asked again.
+//            for Options::fill_patience, then lets go of those who lag: they go on together in
+//            another passing fill that is about where they are, or in a new one, where each has its
+//            place from that moment on, so that none of them runs away from the others. A stalled
+//            one gives its window back while others wait for memory, and is admitted anew when it
+//            is asked again.
 //
 // A fill that nobody follows is dropped, unless it is kept, may be published and has at most
 // Options::fill_finish_percent of the value to go.
@@ -47,6 +49,9 @@ class Fill : public std::enable_shared_from_this<Fill> {
     std::uint64_t end = 0;
     bool waiting = false;
     bool let_go = false;
+    // Of one that was let go of: its place elsewhere, until it comes for it.
+    std::unique_ptr<ChunkSource> stand_in;
+    const Reading* reading = nullptr;
     std::list<Follower*>::iterator place;
   };
 
@@ -62,8 +67,9 @@ class Fill : public std::enable_shared_from_this<Fill> {
   Fill(const Fill&) = delete;
   Fill& operator=(const Fill&) = delete;
 
-  // Once. A passing one waits for its admission.
-  void begin();
+  // Once. A passing one waits for its admission, at once or when somebody asks for a chunk.
+  enum class Admission : std::uint8_t { kNow, kOnDemand };
+  void begin(Admission admission = Admission::kNow);
   bool keeps() const { return keeps_; }
 
   // ---- Any thread; a follower's calls on its own loop.
@@ -77,6 +83,8 @@ class Fill : public std::enable_shared_from_this<Fill> {
   // Whether take() may yield something: false before the admission of a passing one, which wakes
   // the follower.
   bool opened(Follower& follower);
+  // Where a follower goes on that was let go of; null when that isn't known.
+  std::unique_ptr<ChunkSource> stand_in_of(Follower& follower);
   // Null, or constant from then on.
   const Error* error() const;
   // The value that a kept one has become; null before that.
@@ -120,6 +128,7 @@ class Fill : public std::enable_shared_from_this<Fill> {
   void admitted(base::Reservation granted);
   void watch();
   void on_impatient();
+  void guide();
   void on_idle();
   void given_back(base::Reservation share);  // any thread
 
@@ -181,13 +190,13 @@ class Fill : public std::enable_shared_from_this<Fill> {
 // Passing fills that run, by version, for who comes to where one of them is. Any thread.
 class Passing {
  public:
-  // A place for this reading in one of its version, or in a new one that is still to be begun: two
-  // who come at once share it.
+  // A place for this reading in one of its version, or in a new one of `owner`'s that is still to
+  // be begun: two who come at once share it.
   struct Found {
     std::unique_ptr<ChunkSource> source;
     std::shared_ptr<Fill> made;  // null, or the new one
   };
-  Found find_or_make(const Reading& reading);
+  Found find_or_make(const Reading& reading, Worker& owner);
   void add(const std::shared_ptr<Fill>& fill);
   void remove(const Fill& fill);
   std::size_t size() const;
@@ -200,6 +209,12 @@ class Passing {
 // What a passing fill waits for at its admission, beginning at `first`: two chunks as allocated, or
 // all when they take less.
 std::uint64_t window_bytes(const base::ValueMeta& meta, std::uint64_t first, std::uint64_t end);
+
+// How far from the beginning of a passing fill's window one may begin to follow it, and how many
+// chunks the window may show to several readers, as long as transfers have plenty of memory:
+// readers that share a thread take turns of half a chunk, so that the last of a crowd is some
+// chunks behind the first.
+inline constexpr std::uint64_t kMostShown = 16;
 
 // A place in `fill` for this reading; null when it can't be joined.
 std::unique_ptr<ChunkSource> follow(const std::shared_ptr<Fill>& fill, const Reading& reading);

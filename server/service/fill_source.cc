@@ -14,6 +14,7 @@ class FillSource : public ChunkSource {
     follower_.waker = reading_.waker;
     follower_.position = reading_.first;
     follower_.end = reading_.end;
+    follower_.reading = &reading_;
     attached_ = fill_->attach(follower_);
   }
   FillSource(const FillSource&) = delete;
@@ -29,6 +30,7 @@ class FillSource : public ChunkSource {
   const Error* error() const override { return fill_->error(); }
 
   std::unique_ptr<ChunkSource> successor(std::uint64_t index) override {
+    if (auto stand_in = fill_->stand_in_of(follower_)) return stand_in;
     Reading rest = reading_;
     rest.first = index;
     base::ValuePtr value = fill_->value();
@@ -68,7 +70,7 @@ std::unique_ptr<ChunkSource> source_in_l2(Reading reading) {
     return std::make_unique<FailedSource>(
         Error{Status::kEvicted, "the value left memory while it was being read slowly"});
   }
-  Passing::Found found = reading.worker->shared.passing->find_or_make(reading);
+  Passing::Found found = reading.worker->shared.passing->find_or_make(reading, *reading.worker);
   if (found.made != nullptr) found.made->begin();
   return std::move(found.source);
 }

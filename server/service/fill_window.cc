@@ -10,10 +10,6 @@
 namespace cistern::service {
 namespace {
 
-// How many chunks a window may show to several readers, as long as transfers have plenty of memory.
-// Readers that share a socket's thread take turns of half a chunk, so that the last of a crowd is a
-// chunk or two behind the first.
-constexpr std::uint64_t kMostShown = 16;
 constexpr std::uint64_t kLeastShown = 2;
 
 // How long a window may stand still before it is given to others who wait for memory.
@@ -182,10 +178,42 @@ void Fill::on_impatient() {
     }
   }
   dropped.clear();
+  guide();
   if (stuck) {
     enter_queue();
   } else {
     tend();
+  }
+}
+
+// Those who were let go of get their places elsewhere, the last of them first: a new fill begins
+// where it is.
+void Fill::guide() {
+  std::vector<std::pair<Follower*, Reading>> lost;
+  {
+    const std::lock_guard lock(mutex_);
+    for (Follower* const follower : followers_) {
+      if (!follower->let_go || follower->stand_in != nullptr) continue;
+      lost.emplace_back(follower, *follower->reading);
+      lost.back().second.first = follower->position;
+    }
+  }
+  std::ranges::sort(lost, {}, [](const auto& each) { return each.second.first; });
+  for (auto& [follower, reading] : lost) {
+    if (reading.first == reading.end) continue;
+    Passing::Found found = worker_.shared.passing->find_or_make(reading, worker_);
+    if (found.made != nullptr) found.made->begin(Admission::kOnDemand);
+    {
+      const std::lock_guard lock(mutex_);
+      const auto here = std::ranges::find(followers_, follower);
+      // One that isn't here any more has gone by itself.
+      if (here != followers_.end() && (*here)->waker == reading.waker) {
+        (*here)->stand_in = std::move(found.source);
+      }
+    }
+    if (found.source == nullptr) continue;
+    // On its reader's loop, as everything that a follower does.
+    reading.worker->loop.post([unused = std::shared_ptr(std::move(found.source))] {});
   }
 }
 
@@ -214,7 +242,7 @@ void Fill::on_idle() {
 
 // ---------------------------------------------------------------------------------------- Passing
 
-Passing::Found Passing::find_or_make(const Reading& reading) {
+Passing::Found Passing::find_or_make(const Reading& reading, Worker& owner) {
   Found found;
   const base::Version version = reading.meta->version;
   const std::lock_guard lock(mutex_);
@@ -225,8 +253,8 @@ Passing::Found Passing::find_or_make(const Reading& reading) {
     found.source = follow(fill, reading);
     if (found.source != nullptr) return found;
   }
-  found.made = std::make_shared<Fill>(*reading.worker, reading.key, reading.meta, nullptr,
-                                      std::nullopt, reading.first);
+  found.made = std::make_shared<Fill>(owner, reading.key, reading.meta, nullptr, std::nullopt,
+                                      reading.first);
   found.source = follow(found.made, reading);
   fills_.emplace(version, found.made);
   return found;
