@@ -177,6 +177,8 @@ void answer_rejected(Worker& worker, PutSink& sink, const Key& key, std::uint64_
     if (error.status == Status::kValueTooLarge) {
       const std::uint64_t most = worker.options.max_value_bytes;
       limit = size > most ? most : worker.ledger.budgets().l1;
+    } else if (error.status == Status::kTransferTooLarge) {
+      limit = worker.ledger.budgets().transfers;
     } else if (error.status == Status::kNoRoom) {
       const base::Ledger::Budgets& budgets = worker.ledger.budgets();
       limit = worker.store == nullptr ? budgets.l1 : budgets.transfers;
