@@ -99,7 +99,8 @@ class Ledger::Ticket {
     {
       const std::lock_guard lock(ledger_.mutex_);
       if (state_ == State::kWaiting) ledger_.queue_.erase(place_);
-      if (state_ == State::kGranted) ledger_.used_locked(account_) -= bytes_;
+      if (state_ == State::kGranted)
+        ledger_.set_used_locked(account_, ledger_.used_locked(account_) - bytes_);
       if (state_ != State::kDelivered) {
         count_wait_locked();
         deliveries = ledger_.serve_locked();
@@ -159,6 +160,12 @@ std::uint64_t Ledger::transferring_locked() const {
          used_locked(Account::kUploads);
 }
 
+void Ledger::set_used_locked(Account account, std::uint64_t bytes) {
+  used_[static_cast<std::size_t>(account)] = bytes;
+  const std::uint64_t shared = transferring_locked() + used_locked(Account::kHeld);
+  past_half_.store(shared > budgets_.transfers / 2, std::memory_order_relaxed);
+}
+
 std::uint64_t Ledger::budget(Account account) const {
   switch (account) {
     case Account::kL1:
@@ -184,7 +191,7 @@ bool Ledger::take(Account account, std::uint64_t bytes) {
   // Else a stream of small requests would starve the large one that waits.
   if (is_transfer(account) && !queue_.empty() && bytes != 0) return false;
   if (!has_room_locked(account, bytes)) return false;
-  used_locked(account) += bytes;
+  set_used_locked(account, used_locked(account) + bytes);
   return true;
 }
 
@@ -198,7 +205,7 @@ void Ledger::give_back(Account account, std::uint64_t bytes) {
   {
     const std::lock_guard lock(mutex_);
     CHECK(used_locked(account) >= bytes);
-    used_locked(account) -= bytes;
+    set_used_locked(account, used_locked(account) - bytes);
     deliveries = serve_locked();
   }
   deliver(std::move(deliveries));
@@ -209,7 +216,7 @@ std::vector<Ledger::Delivery> Ledger::serve_locked() {
   while (!queue_.empty() && has_room_locked(queue_.front()->account_, queue_.front()->bytes_)) {
     Ticket& ticket = *queue_.front();
     queue_.pop_front();
-    used_locked(ticket.account_) += ticket.bytes_;
+    set_used_locked(ticket.account_, used_locked(ticket.account_) + ticket.bytes_);
     ticket.state_ = Ticket::State::kGranted;
     deliveries.push_back({&ticket.loop_, ticket.self_});
   }
@@ -246,7 +253,7 @@ std::shared_ptr<Ledger::Ticket> Ledger::wait(Account account, std::uint64_t byte
 
 void Ledger::set_base(std::uint64_t bytes) {
   const std::lock_guard lock(mutex_);
-  used_locked(Account::kBase) = bytes;
+  set_used_locked(Account::kBase, bytes);
 }
 
 std::uint64_t Ledger::used(Account account) const {
@@ -257,11 +264,6 @@ std::uint64_t Ledger::used(Account account) const {
 std::uint64_t Ledger::transferring() const {
   const std::lock_guard lock(mutex_);
   return transferring_locked();
-}
-
-bool Ledger::transfers_past_half() const {
-  const std::lock_guard lock(mutex_);
-  return transferring_locked() + used_locked(Account::kHeld) > budgets_.transfers / 2;
 }
 
 std::uint64_t Ledger::waiting() const {

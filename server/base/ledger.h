@@ -111,8 +111,9 @@ class Ledger {
   // Of what it may take; the transfers' is the one that they share.
   std::uint64_t budget(Account account) const;
   std::uint64_t transferring() const;  // fills, readers and uploads together
-  // Whether transfers, and what readers hold, take more than half of what they share.
-  bool transfers_past_half() const;
+  // Whether transfers, and what readers hold, take more than half of what they share. As of a
+  // moment ago; takes no lock.
+  bool transfers_past_half() const { return past_half_.load(std::memory_order_relaxed); }
 
   std::uint64_t waiting() const;      // tickets in the queue now
   std::uint64_t waits_total() const;  // tickets that ever had to wait
@@ -133,7 +134,7 @@ class Ledger {
   std::uint64_t transferring_locked() const;
   // Grants to the head of the queue for as long as there is room.
   std::vector<Delivery> serve_locked();
-  std::uint64_t& used_locked(Account account) { return used_[static_cast<std::size_t>(account)]; }
+  void set_used_locked(Account account, std::uint64_t bytes);
   std::uint64_t used_locked(Account account) const {
     return used_[static_cast<std::size_t>(account)];
   }
@@ -141,6 +142,7 @@ class Ledger {
   const Budgets budgets_;
   mutable std::mutex mutex_;
   std::array<std::uint64_t, kAccountCount> used_{};
+  std::atomic<bool> past_half_{false};
   std::list<Ticket*> queue_;  // a ticket takes itself out before it dies
   std::uint64_t waits_total_ = 0;
   Duration waited_total_{0};

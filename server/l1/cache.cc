@@ -55,6 +55,13 @@ Room::~Room() {
   if (cache_ != nullptr) cache_->give_back(*this);
 }
 
+void Room::shrink_to(std::uint64_t bytes) {
+  if (cache_ == nullptr || bytes >= bytes_) return;
+  Room rest(cache_);
+  rest.bytes_ = std::exchange(bytes_, bytes) - bytes;
+  rest.claimed_ = std::exchange(claimed_, bytes) - bytes;
+}
+
 Cache::Cache(const Options& options, base::Ledger& ledger)
     : impl_(std::make_unique<Impl>(options, ledger)) {}
 Cache::~Cache() = default;

@@ -98,6 +98,8 @@ class Room {
   ~Room();
   explicit operator bool() const { return cache_ != nullptr; }
   std::uint64_t bytes() const { return bytes_; }
+  // Gives back all but `bytes`, if it has more; it is then of use for nothing but to keep them.
+  void shrink_to(std::uint64_t bytes);
   // Of a claim: what is to be made yet.
   std::uint64_t missing_bytes() const { return claimed_ - bytes_; }
 

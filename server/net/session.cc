@@ -216,6 +216,8 @@ Session::Flow Session::write() {
       // Late in a bulk turn what is small still goes, but better fewer calls than a small part of
       // the next large frame.
       const bool late = in_bulk_turn_ && most <= kWriteTurnBytes / 2;
+      // What a socket then doesn't take is little enough to be copied.
+      conn_.set_small_frames(slow_ || context_.ledger.transfers_past_half());
       conn_.collect(writer_.batch(), late ? 1 : kBatchBytes);
       requests_.collected(writer_.written() + writer_.batch().bytes);
       if (writer_.idle()) continue;  // the sources have nothing yet
@@ -232,7 +234,7 @@ Session::Flow Session::write() {
   const std::uint64_t taken = writer_.written() - before;
   context_.metrics.bytes_out.add(taken);
   if (taken > 0 || flow == Flow::kDrained) written_at_ = context_.loop.now();
-  if (flow == Flow::kDrained) conn_.set_small_frames(false);
+  if (flow == Flow::kDrained) slow_ = false;
   return flow;
 }
 
@@ -320,10 +322,11 @@ void Session::note_acknowledged() {
 }
 
 void Session::relieve() {
-  conn_.set_small_frames(true);
+  slow_ = true;
   const std::size_t bytes = writer_.borrowed_bytes();
-  if (bytes == 0 || context_.ledger.waiting() == 0 || !budget_.take(bytes)) return;
-  budget_.give(bytes);  // charge_output() takes them
+  if (bytes == 0) return;
+  if (bytes <= kSmallTurnBytes ? !budget_.take(bytes) : !budget_.take_if_plenty(bytes)) return;
+  output_charge_bytes_ += bytes;  // as charge_output() finds it
   try {
     writer_.copy_borrowed();
   } catch (const std::bad_alloc&) {

@@ -105,6 +105,7 @@ class Session final : public std::enable_shared_from_this<Session>,
   bool readable_ = false;    // as far as is known
   bool peer_ended_ = false;  // it sends no more: reads go on to the end
   bool blocked_ = false;     // the socket took no more; not before it is writable again
+  bool slow_ = false;        // it took nothing for a tick, and has not taken all since
   bool paused_ = false;      // frames were read and not handled yet
   std::size_t send_buffer_bytes_ = kSmallBufferBytes;
   std::size_t receive_buffer_bytes_ = kSmallBufferBytes;

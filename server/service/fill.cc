@@ -53,7 +53,7 @@ bool Fill::attach(Follower& follower) {
   const std::lock_guard lock(mutex_);
   if (over_locked() || follower.position < base_) return false;
   // Else it would wait for many chunks that it doesn't need.
-  const std::uint64_t soon = keeps_ ? next_fetch_ + width_ : base_ + kMostShown;
+  const std::uint64_t soon = follower.is_stand_in ? base_ + kMostShown : next_fetch_ + width_;
   if (value_ == nullptr && follower.position > soon) return false;
   follower.next = follower.position;
   follower.place = followers_.insert(followers_.end(), &follower);
@@ -79,6 +79,7 @@ Taken Fill::take(Follower& follower, std::uint64_t index) {
     const std::lock_guard lock(mutex_);
     if (error_) return {.kind = Taken::Kind::kFailed};
     if (value_ != nullptr || follower.let_go) return {.kind = Taken::Kind::kGone};
+    follower.is_stand_in = false;
     moved = index != follower.position;
     follower.position = index;
     follower.next = std::max(follower.next, index);
@@ -87,8 +88,8 @@ Taken Fill::take(Follower& follower, std::uint64_t index) {
       if (index == follower.next) {
         moved = true;
         ++follower.next;
-        ++progress_;
       }
+      ++progress_;
       const auto& shown = slot_at(index)->shown;
       taken = {.kind = Taken::Kind::kChunk, .chunk = shown->chunk, .owner = shown};
     } else {
@@ -98,6 +99,8 @@ Taken Fill::take(Follower& follower, std::uint64_t index) {
   }
   dropped.clear();
   if (moved) prod(*follower.loop);
+  // It may have failed just now, and woken nobody: its reader does not wait yet.
+  if (taken.kind == Taken::Kind::kWait && error() != nullptr) return {.kind = Taken::Kind::kFailed};
   return taken;
 }
 
@@ -119,10 +122,15 @@ std::unique_ptr<ChunkSource> Fill::stand_in_of(Follower& follower) {
 }
 
 bool Fill::opened(Follower& follower) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (open_ || error_) return true;
+    follower.waiting = true;
+  }
+  // One that gave its window back, or never had one, is admitted when it is asked.
+  prod(*follower.loop);
   const std::lock_guard lock(mutex_);
-  if (open_ || error_) return true;
-  follower.waiting = true;
-  return false;
+  return open_ || error_.has_value();
 }
 
 const Error* Fill::error() const {
@@ -236,6 +244,7 @@ void Fill::close() {
     drop_all(dropped);
     in_flight_ = 0;
     room = std::exchange(room_, nullptr);
+    if (room != nullptr) room->shrink_to(shown_elsewhere(dropped));
     spare_.release();
   }
   for (const auto& [index, read] : reads_) worker_.store->cancel_read(read);
@@ -352,6 +361,14 @@ void Fill::drop_all(Dropped& dropped) {
   }
   slots_.clear();
   base_ = next_fetch_;
+}
+
+std::uint64_t Fill::shown_elsewhere(const Dropped& dropped) {
+  std::uint64_t bytes = 0;
+  for (const auto& shown : dropped) {
+    if (shown.use_count() > 1) bytes += shown->chunk->allocated_bytes();
+  }
+  return bytes;
 }
 
 // Those who wait for what is there now, or for nothing more.

@@ -49,6 +49,7 @@ class Fill : public std::enable_shared_from_this<Fill> {
     std::uint64_t end = 0;
     bool waiting = false;
     bool let_go = false;
+    bool is_stand_in = false;  // its reader has not come yet
     // Of one that was let go of: its place elsewhere, until it comes for it.
     std::unique_ptr<ChunkSource> stand_in;
     const Reading* reading = nullptr;
@@ -74,7 +75,8 @@ class Fill : public std::enable_shared_from_this<Fill> {
 
   // ---- Any thread; a follower's calls on its own loop.
 
-  // False when the fill is over, or doesn't have the follower's position soon.
+  // False when the fill is over, or doesn't have the follower's position soon: within its window,
+  // or for a stand-in, which has time, within what that may grow to.
   bool attach(Follower& follower);
   void leave(Follower& follower);
   // As ChunkSource::take() and passed().
@@ -145,6 +147,9 @@ class Fill : public std::enable_shared_from_this<Fill> {
   bool idle() const;
   void drop_passed(Dropped& dropped);
   void drop_all(Dropped& dropped);
+  // What of `dropped` is still shown elsewhere, on its way to sockets, and so keeps a part of the
+  // room of a kept fill.
+  static std::uint64_t shown_elsewhere(const Dropped& dropped);
   bool let_go_before(std::uint64_t until, Dropped& dropped);
   void collect(Wakes& wakes);
 
@@ -196,7 +201,7 @@ class Passing {
     std::unique_ptr<ChunkSource> source;
     std::shared_ptr<Fill> made;  // null, or the new one
   };
-  Found find_or_make(const Reading& reading, Worker& owner);
+  Found find_or_make(const Reading& reading, Worker& owner, bool is_stand_in = false);
   void add(const std::shared_ptr<Fill>& fill);
   void remove(const Fill& fill);
   std::size_t size() const;
@@ -217,7 +222,8 @@ std::uint64_t window_bytes(const base::ValueMeta& meta, std::uint64_t first, std
 inline constexpr std::uint64_t kMostShown = 16;
 
 // A place in `fill` for this reading; null when it can't be joined.
-std::unique_ptr<ChunkSource> follow(const std::shared_ptr<Fill>& fill, const Reading& reading);
+std::unique_ptr<ChunkSource> follow(const std::shared_ptr<Fill>& fill, const Reading& reading,
+                                    bool is_stand_in = false);
 
 // The chunks of this reading from L2: from a passing fill that is about there, or a new one, which
 // waits for its admission. Fails with kEvicted when there is no L2 that has the chunks by

@@ -27,8 +27,13 @@ void Fill::complete() {
     const std::lock_guard lock(mutex_);
     value_ = std::move(value);
     drop_all(dropped);
-    // What segments on their way still show is a part of the value, and is accounted for as that.
-    *room_ = {};
+    // What segments on their way still show is a part of the value and of its account, unless that
+    // has let go of it.
+    if (value_->revoked()) {
+      room_->shrink_to(shown_elsewhere(dropped));
+    } else {
+      *room_ = {};
+    }
     collect(wakes);
   }
   dropped.clear();

@@ -8,13 +8,14 @@ namespace {
 
 class FillSource : public ChunkSource {
  public:
-  FillSource(std::shared_ptr<Fill> fill, const Reading& reading)
+  FillSource(std::shared_ptr<Fill> fill, const Reading& reading, bool is_stand_in)
       : fill_(std::move(fill)), reading_(reading) {
     follower_.loop = &reading_.worker->loop;
     follower_.waker = reading_.waker;
     follower_.position = reading_.first;
     follower_.end = reading_.end;
     follower_.reading = &reading_;
+    follower_.is_stand_in = is_stand_in;
     attached_ = fill_->attach(follower_);
   }
   FillSource(const FillSource&) = delete;
@@ -30,7 +31,10 @@ class FillSource : public ChunkSource {
   const Error* error() const override { return fill_->error(); }
 
   std::unique_ptr<ChunkSource> successor(std::uint64_t index) override {
-    if (auto stand_in = fill_->stand_in_of(follower_)) return stand_in;
+    // What befell it meanwhile, without this reader, isn't this reader's.
+    if (auto stand_in = fill_->stand_in_of(follower_); stand_in && stand_in->error() == nullptr) {
+      return stand_in;
+    }
     Reading rest = reading_;
     rest.first = index;
     base::ValuePtr value = fill_->value();
@@ -58,8 +62,9 @@ class FailedSource : public ChunkSource {
 
 }  // namespace
 
-std::unique_ptr<ChunkSource> follow(const std::shared_ptr<Fill>& fill, const Reading& reading) {
-  auto source = std::make_unique<FillSource>(fill, reading);
+std::unique_ptr<ChunkSource> follow(const std::shared_ptr<Fill>& fill, const Reading& reading,
+                                    bool is_stand_in) {
+  auto source = std::make_unique<FillSource>(fill, reading, is_stand_in);
   if (!source->attached()) return nullptr;
   return source;
 }

@@ -187,13 +187,13 @@ void Fill::on_impatient() {
 }
 
 // Those who were let go of get their places elsewhere, the last of them first: a new fill begins
-// where it is.
+// where it is. One that has not come since it got its place here finds the next by itself.
 void Fill::guide() {
   std::vector<std::pair<Follower*, Reading>> lost;
   {
     const std::lock_guard lock(mutex_);
     for (Follower* const follower : followers_) {
-      if (!follower->let_go || follower->stand_in != nullptr) continue;
+      if (!follower->let_go || follower->stand_in != nullptr || follower->is_stand_in) continue;
       lost.emplace_back(follower, *follower->reading);
       lost.back().second.first = follower->position;
     }
@@ -201,7 +201,7 @@ void Fill::guide() {
   std::ranges::sort(lost, {}, [](const auto& each) { return each.second.first; });
   for (auto& [follower, reading] : lost) {
     if (reading.first == reading.end) continue;
-    Passing::Found found = worker_.shared.passing->find_or_make(reading, worker_);
+    Passing::Found found = worker_.shared.passing->find_or_make(reading, worker_, true);
     if (found.made != nullptr) found.made->begin(Admission::kOnDemand);
     {
       const std::lock_guard lock(mutex_);
@@ -242,7 +242,7 @@ void Fill::on_idle() {
 
 // ---------------------------------------------------------------------------------------- Passing
 
-Passing::Found Passing::find_or_make(const Reading& reading, Worker& owner) {
+Passing::Found Passing::find_or_make(const Reading& reading, Worker& owner, bool is_stand_in) {
   Found found;
   const base::Version version = reading.meta->version;
   const std::lock_guard lock(mutex_);
@@ -250,12 +250,12 @@ Passing::Found Passing::find_or_make(const Reading& reading, Worker& owner) {
   for (auto each = first; each != last; ++each) {
     const std::shared_ptr<Fill> fill = each->second.lock();
     if (fill == nullptr || fill->key().text != reading.key->text) continue;
-    found.source = follow(fill, reading);
+    found.source = follow(fill, reading, is_stand_in);
     if (found.source != nullptr) return found;
   }
   found.made = std::make_shared<Fill>(owner, reading.key, reading.meta, nullptr, std::nullopt,
                                       reading.first);
-  found.source = follow(found.made, reading);
+  found.source = follow(found.made, reading, is_stand_in);
   fills_.emplace(version, found.made);
   return found;
 }

@@ -270,6 +270,8 @@ bool WriteGate::allowed_locked(const MissToken& token) {
   return !token.write_was_pending_ && token.entry_->writes_begun == token.writes_begun_;
 }
 
+void WriteGate::note_change_locked(const MissToken& token) { token.entry_->begin_change(); }
+
 std::unique_lock<std::mutex> WriteGate::lock_for_change(base::Bytes key, std::uint64_t hash) {
   Shard& shard = shard_of(hash);
   std::unique_lock lock(shard.mutex);

@@ -133,6 +133,7 @@ class WriteGate {
     const std::unique_lock<std::mutex> lock = lock_of(token);
     if (!allowed_locked(token)) return false;
     publish();
+    note_change_locked(token);
     return true;
   }
 
@@ -157,6 +158,7 @@ class WriteGate {
   Shard& shard_of(std::uint64_t hash) const;
   static std::unique_lock<std::mutex> lock_of(const MissToken& token);
   static bool allowed_locked(const MissToken& token);
+  static void note_change_locked(const MissToken& token);
   std::unique_lock<std::mutex> lock_for_change(base::Bytes key, std::uint64_t hash);
 
   const base::Duration negative_ttl_;

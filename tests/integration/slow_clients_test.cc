@@ -173,5 +173,34 @@ TEST_F(SlowClients, AWriterThatVanishesLeavesTheOldValue) {
   expect_nothing_left();
 }
 
+// Each of them holds what its socket has not taken. Together that would be several times what there
+// is for transfers; so it is copied, to the connection's account, and their windows are given back.
+TEST(StandingStill, InManyColdValuesStarvesNobody) {
+  constexpr int kReaders = 40;
+  const RedisServer redis;
+  const Daemon daemon({.config = "memory: {limit: 64MiB}\nl1: {max_bytes: 4MiB}\n"
+                                 "limits: {max_connections: 64, request_timeout: 60s}\n"
+                                 "l2: {kind: redis, redis: {url: \"" +
+                                 redis.url() + "\"}}\n",
+                       .server = "  workers: 2\n"});
+  Client client({.endpoint = daemon.endpoint(), .request_timeout = kPatience});
+  const std::vector<std::byte> value = value_of(1, 6 * kMiB);
+  for (int i = 0; i <= kReaders; ++i) client.put("cold" + std::to_string(i), value);
+  std::vector<std::unique_ptr<RawClient>> still;
+  proto::GetRequest get;
+  get.credit_bytes = 1u << 30;
+  for (int i = 0; i < kReaders; ++i) {
+    still.push_back(std::make_unique<RawClient>(daemon.endpoint(), true, 4096));
+    const std::string key = "cold" + std::to_string(i);
+    get.key = proto::as_bytes(key);
+    still.back()->request(1u, get);
+  }
+  // More than there is: somebody waits.
+  EXPECT_TRUE(
+      eventually([&] { return daemon.metric("cistern_ledger_waits_total") > 0; }, kPatience));
+  EXPECT_EQ(client.get("cold" + std::to_string(kReaders))->bytes, value);
+  EXPECT_EQ(daemon.metric("cistern_open_streams"), kReaders);
+}
+
 }  // namespace
 }  // namespace cistern::testing

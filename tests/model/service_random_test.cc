@@ -146,6 +146,7 @@ class Play {
     Get get{any(kKeys), {}, nullptr};
     get.read.began = now();
     get.getter = workers_.get(name(get.key), {}, some_worker());
+    get.getter->on_outcome = [this, getter = get.getter.get()] { ended_[getter] = now(); };
     gets_.push_back(std::move(get));
     note(gets_.back());
   }
@@ -154,7 +155,9 @@ class Play {
     Getter& getter = *get.getter;
     if (get.noted || (!getter.ended && !getter.error)) return;
     get.noted = true;
-    get.read.ended = now();
+    // A small value's, and an absence's, when it was answered.
+    const auto answered = getter.small || getter.error ? ended_.find(&getter) : ended_.end();
+    get.read.ended = answered != ended_.end() ? answered->second : now();
     if (getter.error) {
       if (getter.error->status == Status::kNotFound) {
         histories_[get.key].reads.push_back(get.read);
@@ -192,6 +195,10 @@ class Play {
     put.putter = text.size() <= proto::kMaxInlineBytes
                      ? workers_.put_inline(name(key), text, {}, some_worker())
                      : workers_.open(name(key), text, {}, any(4) != 0, some_worker());
+    // At once, and not when the client happens to look.
+    put.putter->on_outcome = [this, key, place = put.place, putter = put.putter.get()] {
+      if (putter->stored) histories_[key].writes[place].acked = now();
+    };
     puts_.push_back(std::move(put));
     note(puts_.back());
   }
@@ -206,7 +213,6 @@ class Play {
   void note(Put& put) {
     if (put.noted || !put.putter->answered()) return;
     put.noted = true;
-    if (put.putter->stored) histories_[put.key].writes[put.place].acked = now();
   }
   void begin_remove() {
     const std::size_t key = any(kKeys);
@@ -248,6 +254,7 @@ class Play {
   Instant instant_ = 0;
   std::uint64_t last_id_ = 0;
   std::map<std::string, std::uint64_t> written_;
+  std::map<const Getter*, Instant> ended_;
   std::array<History, kKeys> histories_;
   Workers workers_;
   std::vector<Get> gets_;

@@ -290,6 +290,107 @@ TEST(Fill, AWindowThatStandsStillIsGivenToThoseWhoWait) {
   EXPECT_TRUE(still->bytes == cold.text);
 }
 
+// Nobody but the newcomer asks for anything.
+TEST(Fill, AWindowThatWasGivenBackIsAdmittedAnewForWhoComes) {
+  ServiceSetup setup;
+  setup.transfer_bytes = 2 * base::Chunk::allocated_for(kChunk);
+  Cold cold(kHuge, setup);
+  const auto still = cold.get("k");
+  cold.settle();
+  still->pull(kChunk / 2);
+  still->sent();
+  base::Reservation granted;
+  const auto ticket = cold.ledger().wait(base::Account::kUploads, setup.transfer_bytes, cold.loop(),
+                                         [&](base::Reservation all) { granted = std::move(all); });
+  cold.advance(2s);
+  ASSERT_TRUE(granted);
+  granted.release();
+  const auto whole = cold.get("k", {}, 1);
+  cold.settle();
+  EXPECT_TRUE(whole->reader);
+  cold.advance(100ms);
+  for (int i = 0; i < 400 && !whole->ended; ++i) {
+    whole->pull();
+    whole->sent();
+    cold.advance(25ms);
+  }
+  EXPECT_TRUE(whole->bytes == cold.text);
+  cold.finish(*still);
+  EXPECT_TRUE(still->bytes == cold.text);
+}
+
+TEST(Fill, ARangeBesideOneThatWasLetGoOfIsServed) {
+  Cold cold(kHuge);
+  const auto fast = cold.get("k");
+  const auto slow = cold.get("k", {}, 1);
+  cold.settle();
+  slow->pull(kChunk / 2);
+  for (int i = 0; i < 200 && !fast->ended; ++i) {
+    fast->pull();
+    fast->sent();
+    cold.advance(25ms);
+  }
+  ASSERT_TRUE(fast->ended);
+  for (const std::size_t worker : {0, 1}) {
+    const auto range = cold.read("k", {.range = proto::Range{0, 2 * kChunk}}, worker);
+    EXPECT_TRUE(range->bytes == cold.text.substr(0, 2 * kChunk));
+  }
+  slow->leave();
+}
+
+// It would have all chunks between read for it, and the others let go of.
+TEST(Fill, ARangeFarAheadDoesNotSetThePace) {
+  Cold cold(kHuge);
+  const auto whole = cold.get("k");
+  cold.settle();
+  whole->pull(kChunk);
+  cold.settle();
+  const std::size_t before = cold.reads();
+  const auto range = cold.read("k", {.range = proto::Range{12 * kChunk, kChunk}}, 1);
+  EXPECT_TRUE(range->bytes == cold.text.substr(12 * kChunk, kChunk));
+  EXPECT_LE(cold.reads(), before + 1);
+  cold.advance(200ms);
+  EXPECT_EQ(cold.metrics(0).readers_let_go.get(), 0u);
+  cold.finish(*whole);
+}
+
+// A reader that takes a piece of a chunk now and then moves, and keeps its window.
+TEST(Fill, ASlowReaderThatMovesIsNotTakenForOneThatStandsStill) {
+  ServiceSetup setup;
+  setup.transfer_bytes = 2 * base::Chunk::allocated_for(kChunk);
+  Cold cold(kHuge, setup);
+  cold.put("other", text_of(2, kHuge));
+  const auto slow = cold.get("k");
+  cold.settle();
+  const auto waiting = cold.get("other", {}, 1);
+  for (int i = 0; i < 50; ++i) {
+    slow->pull(1000);
+    slow->sent();
+    cold.advance(100ms);
+  }
+  EXPECT_EQ(cold.metrics(0).windows_given_back.get(), 0u);
+  EXPECT_FALSE(waiting->reader);
+}
+
+// One segment on its way to a socket must not keep the room of a whole value.
+TEST(Fill, ADeadFillsRoomIsGivenBackButForWhatIsShown) {
+  Cold cold(kLarge);
+  cold.store(0).pause(Step::kRead, Point::kAfter);
+  const auto only = cold.get("k");
+  cold.settle();
+  cold.store(0).let_one(Step::kRead, Point::kAfter);
+  cold.settle();
+  only->pull();
+  EXPECT_GT(cold.cache().stats().reserved_bytes, kLarge);
+  only->operation.reset();
+  only->reader.reset();  // what it has sent isn't written yet
+  cold.settle();
+  EXPECT_EQ(cold.cache().stats().reserved_bytes, base::Chunk::allocated_for(kChunk));
+  only->sent();
+  EXPECT_EQ(cold.cache().stats().reserved_bytes, 0u);
+  cold.store(0).resume(Step::kRead, Point::kAfter);
+}
+
 TEST(Fill, SeveralThatShareOneWindowsMemoryAllEnd) {
   ServiceSetup setup;
   setup.transfer_bytes = 2 * base::Chunk::allocated_for(kChunk);

@@ -235,7 +235,7 @@ class Scene : public Workers {
 
   void join() {
     first_ = get("k");
-    joined_ = get("k", {}, 0);
+    joined_ = get("k", {}, 1);  // on another loop than the fill
     settle();
   }
   // Stopped once `chunks` of them have come.
