@@ -217,8 +217,9 @@ Session::Flow Session::write() {
       // the next large frame.
       const bool late = in_bulk_turn_ && most <= kWriteTurnBytes / 2;
       // What a socket then doesn't take is little enough to be copied.
-      conn_.set_small_frames(slow_ || context_.ledger.transfers_past_half());
-      conn_.collect(writer_.batch(), late ? 1 : kBatchBytes);
+      const bool little = slow_ || context_.ledger.transfers_past_half();
+      conn_.set_small_frames(little);
+      conn_.collect(writer_.batch(), late ? 1 : little ? kSmallTurnBytes : kBatchBytes);
       requests_.collected(writer_.written() + writer_.batch().bytes);
       if (writer_.idle()) continue;  // the sources have nothing yet
       if (late && writer_.left_bytes() > most) break;
