@@ -21,6 +21,11 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr int kSteps = 500;
+#ifdef CISTERN_SANITIZED
+constexpr std::uint64_t kRuns = 15;
+#else
+constexpr std::uint64_t kRuns = 100;
+#endif
 constexpr std::array<std::size_t, 5> kSizes = {std::size_t{100}, std::size_t{9 * kKiB},
                                                3 * kChunk + 1, 12 * kChunk + 7,
                                                std::size_t{3 * kMiB}};
@@ -268,7 +273,7 @@ TEST(ServiceModel, NoReadReturnsWhatWasReplacedBeforeItBegan) {
     return;
   }
   const std::uint64_t first = std::random_device{}() % 1'000'000'000;
-  for (std::uint64_t seed = first; seed < first + 150; ++seed) {
+  for (std::uint64_t seed = first; seed < first + kRuns; ++seed) {
     SCOPED_TRACE(::testing::Message() << "CISTERN_TEST_SEED=" << seed);
     Play(seed).run();
     if (::testing::Test::HasFailure()) return;
