@@ -70,9 +70,9 @@ unsigned most_workers(std::uint64_t limit_bytes) {
 
 base::Result<base::Ledger::Budgets> plan_memory(const MemoryDemand& demand) {
   const std::uint64_t limit = demand.limit_bytes;
-  const std::uint64_t all_connections = demand.max_connections * kConnectionBytes;
+  const std::uint64_t all_connections = account_bytes(demand.max_connections);
   const Least least{base_bytes(demand), l2_buffer_bytes(demand),
-                    std::min(all_connections, kLeastConnections * kConnectionBytes),
+                    std::min(all_connections, account_bytes(kLeastConnections)),
                     kLeastWindows * demand.window_bytes, demand.l1_bytes.value_or(kLeastL1Bytes)};
   if (least.sum() > limit) {
     return base::fail(proto::Status::kUsage, does_not_fit(demand, least));
