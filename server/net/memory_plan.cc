@@ -16,6 +16,8 @@ constexpr std::uint64_t kMostSpareChunkBytes = 4 * proto::kMiB;
 constexpr std::uint64_t kL2WriteBytesPerWorker = 4 * proto::kMiB;
 // So that a daemon with little memory can be talked to at all.
 constexpr std::uint64_t kLeastConnections = 16;
+// What `l1.max_bytes: auto` makes room for before it takes the rest.
+constexpr std::uint64_t kUsualConnections = 256;
 constexpr std::uint64_t kLeastWindows = 2;
 constexpr std::uint64_t kLeastL1Bytes = proto::kMiB;
 constexpr std::uint64_t kLimitPerWorker = 16 * proto::kMiB;
@@ -85,7 +87,8 @@ base::Result<base::Ledger::Budgets> plan_memory(const MemoryDemand& demand) {
   const std::uint64_t rest = limit - least.base - least.l2_buffers - least.l1;
   // Connections also grow beyond what they begin with: transfers make their buffers larger.
   const std::uint64_t wanted_connections = 2 * all_connections;
-  const std::uint64_t share = demand.l1_bytes ? rest / 3 : limit / 8;
+  const std::uint64_t usual = std::min({account_bytes(kUsualConnections), limit / 4, rest * 3 / 8});
+  const std::uint64_t share = demand.l1_bytes ? rest / 3 : std::max(limit / 8, usual);
   budgets.connections = std::clamp(share, least.connections, wanted_connections);
   budgets.connections = std::min(budgets.connections, rest - least.transfers);
   budgets.transfers = rest - budgets.connections;

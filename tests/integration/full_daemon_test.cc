@@ -56,5 +56,19 @@ TEST(FullDaemon, AnswersEachRequestOfAConnectionThatItHasAccepted) {
   }
 }
 
+// What `memory.limit: auto` makes of a container of 256 MiB has room for 200 clients, and each of
+// them can make a burst of requests at the same time.
+TEST(FullDaemon, TwoHundredClientsFitASmallContainer) {
+  RedisServer redis;
+  Daemon daemon({.config = "memory: {limit: 224MiB}\nl2: {kind: redis, redis: {url: \"" +
+                           redis.url() + "\"}}\n",
+                 .server = {}});
+  std::vector<std::unique_ptr<RawClient>> clients;
+  while (clients.size() < 200) clients.push_back(std::make_unique<RawClient>(daemon.endpoint()));
+  constexpr std::uint32_t kPutsOfEach = 16;
+  for (const auto& client : clients) put_at_once(*client, kPutsOfEach);
+  for (const auto& client : clients) client->receive_each(kPutsOfEach, proto::Type::kStored);
+}
+
 }  // namespace
 }  // namespace cistern::testing

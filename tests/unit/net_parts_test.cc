@@ -335,10 +335,24 @@ TEST(MemoryPlan, SharesTheLimitOut) {
 // What `auto` makes of containers of 64 and 256 MiB: most of what isn't fixed is L1's.
 TEST(MemoryPlan, SmallContainersHaveAnL1) {
   EXPECT_EQ(most_workers(32 * proto::kMiB), 2u);
-  EXPECT_GE(plan_memory(automatic(32, false))->l1, 12 * proto::kMiB);
+  EXPECT_GE(plan_memory(automatic(32, false))->l1, 10 * proto::kMiB);
   EXPECT_GE(plan_memory(automatic(32, true))->l1, 6 * proto::kMiB);
-  EXPECT_GE(plan_memory(automatic(224, false))->l1, 144 * proto::kMiB);
-  EXPECT_GE(plan_memory(automatic(224, true))->l1, 112 * proto::kMiB);
+  EXPECT_GE(plan_memory(automatic(224, false))->l1, 112 * proto::kMiB);
+  EXPECT_GE(plan_memory(automatic(224, true))->l1, 80 * proto::kMiB);
+}
+
+// On a machine of any size.
+TEST(MemoryPlan, ContainersOf256MiBHaveRoomFor200Connections) {
+  for (unsigned workers = 1; workers <= most_workers(224 * proto::kMiB); ++workers) {
+    for (const bool with_l2 : {false, true}) {
+      MemoryDemand demand = automatic(224, with_l2);
+      demand.workers = workers;
+      const auto budgets = plan_memory(demand);
+      ASSERT_TRUE(budgets) << budgets.error().message;
+      EXPECT_GE(budgets->connections, account_bytes(200)) << workers;
+      EXPECT_GE(budgets->l1, 64 * proto::kMiB) << workers;
+    }
+  }
 }
 
 TEST(MemoryPlan, CountsWorkersAndTheirConnectionsToL2) {
