@@ -159,6 +159,13 @@ void FrameReader::finish() {
   begin_ = end_ = 0;
 }
 
+void FrameReader::abandon() {
+  std::vector<std::byte>().swap(carry_);
+  scratch_ = {};
+  offered_ = {};
+  begin_ = end_ = 0;
+}
+
 FrameReader::Event FrameReader::fail_with(Status status, std::string message) {
   error_ = Error{status, std::move(message)};
   state_ = State::kFailed;

@@ -47,6 +47,8 @@ class FrameReader {
   Event next();
   // Ends the burst: the scratch isn't used after it. Call after kNeedBytes or when giving up.
   void finish();
+  // Ends the burst, if there is one, and drops what was read: nothing will be handled any more.
+  void abandon();
 
   // What was read and not handled, from the head of a frame on; empty within a DATA frame.
   Bytes buffered() const {

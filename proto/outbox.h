@@ -90,6 +90,14 @@ class Outbox {
   void set_small_frames(bool small) { small_frames_ = small; }
   // How many bytes of control frames wait to be collected.
   std::size_t control_bytes() const { return control_.size(); }
+  // Memory that they take, or have taken and that is kept for the next.
+  std::size_t control_capacity() const { return control_.capacity(); }
+  // Makes room for `bytes` of control frames in all, and no more than that.
+  void reserve_control(std::size_t bytes) { control_.reserve(bytes); }
+  // Keeps no memory for the next when none wait.
+  void trim() {
+    if (control_.empty()) Out().swap(control_);
+  }
 
   // `frame_bytes`: the most value bytes in a DATA frame of this stream. `id` isn't open.
   void open(std::uint32_t id, std::uint64_t credit_bytes, std::size_t frame_bytes);

@@ -88,7 +88,8 @@ class ServerConn : private Outbox::Streams {
   // finish(), read nothing, and once the output has drained call prepare(), process() and finish()
   // again before anything is read. What was read and not handled is kept meanwhile.
   bool process(std::size_t max_owed_bytes);
-  void finish() { reader_.finish(); }
+  // A connection that has failed keeps nothing.
+  void finish() { failed_ ? reader_.abandon() : reader_.finish(); }
 
   // ---- Answers. An id that isn't open is a defect of the caller (DCHECKed by the caller's tests);
   // it is ignored.
@@ -126,6 +127,12 @@ class ServerConn : private Outbox::Streams {
   void collect(Batch& batch, std::size_t enough_bytes) { outbox_.collect(batch, enough_bytes); }
   // Bytes of answers and other control frames that were not collected yet.
   std::size_t owed_bytes() const { return outbox_.control_bytes(); }
+  // Memory that they take, or that is kept for them.
+  std::size_t owed_capacity() const { return outbox_.control_capacity(); }
+  // Makes room for `bytes` of them in all, and no more than that; else it doubles as it grows.
+  void reserve_owed(std::size_t bytes) { outbox_.reserve_control(bytes); }
+  // Keeps no memory for them when there are none.
+  void trim_owed() { outbox_.trim(); }
 
   // Whether a GET has or may have bytes that only wait for the output to move on.
   bool is_sending(std::uint32_t id) const { return outbox_.is_queued(id); }

@@ -16,6 +16,8 @@ constexpr std::uint64_t kMostSpareChunkBytes = 4 * proto::kMiB;
 constexpr std::uint64_t kL2WriteBytesPerWorker = 4 * proto::kMiB;
 // So that a daemon with little memory can be talked to at all.
 constexpr std::uint64_t kLeastConnections = 16;
+// What `l1.max_bytes: auto` makes room for before it takes the rest.
+constexpr std::uint64_t kUsualConnections = 256;
 constexpr std::uint64_t kLeastWindows = 2;
 constexpr std::uint64_t kLeastL1Bytes = proto::kMiB;
 constexpr std::uint64_t kLimitPerWorker = 16 * proto::kMiB;
@@ -70,9 +72,9 @@ unsigned most_workers(std::uint64_t limit_bytes) {
 
 base::Result<base::Ledger::Budgets> plan_memory(const MemoryDemand& demand) {
   const std::uint64_t limit = demand.limit_bytes;
-  const std::uint64_t all_connections = demand.max_connections * kConnectionBytes;
+  const std::uint64_t all_connections = account_bytes(demand.max_connections);
   const Least least{base_bytes(demand), l2_buffer_bytes(demand),
-                    std::min(all_connections, kLeastConnections * kConnectionBytes),
+                    std::min(all_connections, account_bytes(kLeastConnections)),
                     kLeastWindows * demand.window_bytes, demand.l1_bytes.value_or(kLeastL1Bytes)};
   if (least.sum() > limit) {
     return base::fail(proto::Status::kUsage, does_not_fit(demand, least));
@@ -85,7 +87,8 @@ base::Result<base::Ledger::Budgets> plan_memory(const MemoryDemand& demand) {
   const std::uint64_t rest = limit - least.base - least.l2_buffers - least.l1;
   // Connections also grow beyond what they begin with: transfers make their buffers larger.
   const std::uint64_t wanted_connections = 2 * all_connections;
-  const std::uint64_t share = demand.l1_bytes ? rest / 3 : limit / 8;
+  const std::uint64_t usual = std::min({account_bytes(kUsualConnections), limit / 4, rest * 3 / 8});
+  const std::uint64_t share = demand.l1_bytes ? rest / 3 : std::max(limit / 8, usual);
   budgets.connections = std::clamp(share, least.connections, wanted_connections);
   budgets.connections = std::min(budgets.connections, rest - least.transfers);
   budgets.transfers = rest - budgets.connections;

@@ -6,7 +6,10 @@
 //                 and the spare chunks, 4 MiB or a 16th of the limit
 //   l2_buffers    with an L2, small values on their way there: 4 MiB for each worker, at most a
 //                 16th of the limit
-//   connections   176 KiB for each of max_connections, at most an eighth of the limit
+//   connections   208 KiB for each of max_connections and a third of that for what they need more
+//                 (server/net/connection_budget.h), at most the larger of an eighth of the limit
+//                 and what 256 of them need; for these at most a quarter of the limit, and three
+//                 eighths of what the above leave
 //   transfers     an eighth of the limit, at least two windows; half of it may hold values that
 //                 were evicted while they were read
 //   L1            the rest, or what l1.max_bytes says; then connections and transfers share the

@@ -16,6 +16,9 @@ using proto::Status;
 
 namespace {
 
+// What an answer has beside its metadata and value bytes, at most.
+constexpr std::size_t kAnswerHeadBytes = proto::kHeaderBytes + proto::kMaxFixedHeadBytes + 32;
+
 Error no_room() {
   return {Status::kNoRoom,
           "no memory for another request on this connection; the budget of connections, a share of "
@@ -75,11 +78,14 @@ void Requests::Request::on_small(const l1::SmallView& view, std::uint32_t flags)
   const proto::ValueDigest digest =
       proto::ValueHasher::of_single(view.digest, view.chunk_bytes, view.size);
   if (view.size <= credit_bytes) {
+    if (!all_.has_room_for(head.metadata.size() + view.bytes.size())) {
+      return all_.answer_error(*this, no_room());
+    }
     head.inline_digest = digest;
     head.inline_bytes = view.bytes;
     all_.conn_->answer_inline(id, head);
     all_.finish(*this, Status::kOk);
-  } else if (all_.budget_.take(view.size)) {
+  } else if (all_.has_room_for(head.metadata.size()) && all_.budget_.take(view.size)) {
     charged_bytes += view.size;
     phase = Phase::kMoving;
     moved = all_.context_.loop.now();
@@ -94,6 +100,8 @@ void Requests::Request::on_small(const l1::SmallView& view, std::uint32_t flags)
 void Requests::Request::on_value(const base::ValueMeta& meta, std::optional<proto::Range> cover,
                                  std::uint32_t flags, std::unique_ptr<service::Reader> value) {
   if (over) return;
+  reader = std::move(value);
+  if (!all_.has_room_for(meta.metadata.size())) return all_.answer_error(*this, no_room());
   proto::ValueHead head;
   head.flags = flags;
   head.size = meta.size;
@@ -104,7 +112,6 @@ void Requests::Request::on_value(const base::ValueMeta& meta, std::optional<prot
   head.cover = cover;
   phase = Phase::kMoving;
   moved = all_.context_.loop.now();
-  reader = std::move(value);
   all_.conn_->start_value(id, head);
   if ((cover ? cover->length : meta.size) > kSmallBufferBytes) {
     all_.owner_.on_transfer(Direction::kSend);
@@ -150,6 +157,11 @@ Requests::RequestPtr Requests::begin(std::uint32_t id, Op op, std::size_t extra_
   request->began = request->moved = context_.loop.now();
   request->sent_until = 0;
   return request;
+}
+
+bool Requests::has_room_for(std::size_t variable_bytes) {
+  const std::size_t bytes = kAnswerHeadBytes + variable_bytes;
+  return bytes <= kSureAnswerBytes || owner_.has_room_for(bytes);
 }
 
 void Requests::settle(RequestPtr request) {
@@ -309,6 +321,9 @@ void Requests::on_stat(std::uint32_t id, const proto::KeyRequest& key) {
   Request* const waiting = request.get();
   request->operation =
       context_.service.stat(key, [this, waiting](const proto::Result<proto::Info>& result) {
+        if (!waiting->over && result && !has_room_for(result->metadata.size())) {
+          return answer_error(*waiting, no_room());
+        }
         answer_result(*waiting, result);
       });
   settle(std::move(request));
@@ -327,8 +342,15 @@ void Requests::on_touch(std::uint32_t id, const proto::TouchRequest& touch) {
 
 void Requests::on_stats(std::uint32_t id) {
   const base::TimePoint began = context_.loop.now();
-  conn_->answer_stats(id, context_.options.stats_json ? context_.options.stats_json() : "{}");
-  context_.metrics.count_request(Op::kStats, Status::kOk, context_.loop.refresh() - began);
+  const std::string json = context_.options.stats_json ? context_.options.stats_json() : "{}";
+  const bool has_room = has_room_for(json.size());
+  if (has_room) {
+    conn_->answer_stats(id, json);
+  } else {
+    conn_->answer(id, no_room());
+  }
+  context_.metrics.count_request(Op::kStats, has_room ? Status::kOk : Status::kNoRoom,
+                                 context_.loop.refresh() - began);
 }
 
 void Requests::on_explain(std::uint32_t id, const proto::KeyRequest& key) {

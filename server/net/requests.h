@@ -23,6 +23,9 @@ class Requests final : public proto::ServerConn::Handler {
     virtual ~Owner() = default;
     // There is something to be sent, or to be swept.
     virtual void on_output() = 0;
+    // Whether there is memory for an answer of so many bytes, which is given next. To be asked for
+    // those that may be larger than kSureAnswerBytes.
+    virtual bool has_room_for(std::size_t answer_bytes) = 0;
     // A transfer begins that is larger than the small buffers.
     virtual void on_transfer(Direction direction) = 0;
   };
@@ -71,6 +74,8 @@ class Requests final : public proto::ServerConn::Handler {
 
   // Null when there is no memory for it; then it was answered.
   RequestPtr begin(std::uint32_t id, base::Op op, std::size_t extra_bytes);
+  // For an answer whose metadata and value have so many bytes.
+  bool has_room_for(std::size_t variable_bytes);
   // After the service was called: lists the request if it isn't over.
   void settle(RequestPtr request);
   // Records how long those took that were answered at once since the last call.

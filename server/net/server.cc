@@ -22,6 +22,7 @@ log::Limit refused_log_limit(1);
 Server::Server(ServerOptions options, service::Shared& shared, const StoreFactory& make_store)
     : options_(std::move(options)),
       shared_(shared),
+      account_(shared.ledger),
       workers_([&] {
         std::vector<std::unique_ptr<Worker>> workers;
         for (unsigned i = 0; i < options_.workers; ++i) {
@@ -92,18 +93,18 @@ void Server::on_accepted(UniqueFd socket, bool is_tcp) {
                    fmt::format("{} connections are open; limits.max_connections is {}", open,
                                options_.max_connections)});
   }
-  base::Reservation memory =
-      shared_.ledger.try_reserve(base::Account::kConnections, kConnectionBytes);
-  if (!memory) {
+  std::optional<ConnectionAccount::Place> place = account_.admit();
+  if (!place) {
     return refuse(std::move(socket),
                   {proto::Status::kTooManyConnections,
-                   fmt::format("{} connections are open, and what memory.limit leaves for them, {} "
-                               "bytes, is used up; raise memory.limit or lower l1.max_bytes",
+                   fmt::format("{} connections are open, and of the {} bytes that memory.limit "
+                               "leaves for connections the rest is for those; raise memory.limit "
+                               "or lower l1.max_bytes",
                                open, shared_.ledger.budgets().connections)});
   }
   Worker& least = **std::ranges::min_element(
       workers_, {}, [](const std::unique_ptr<Worker>& worker) { return worker->connections(); });
-  least.adopt(Accepted{std::move(socket), is_tcp, std::move(memory)});
+  least.adopt(Accepted{std::move(socket), is_tcp, *std::move(place)});
 }
 
 void Server::refuse(UniqueFd socket, const proto::Error& error) {

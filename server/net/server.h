@@ -50,6 +50,7 @@ class Server {
 
   const ServerOptions options_;
   service::Shared& shared_;
+  ConnectionAccount account_;
   std::vector<std::unique_ptr<Worker>> workers_;
   Lingering refused_;  // on the first worker's loop, like the listeners
   std::vector<std::unique_ptr<Listener>> listeners_;

@@ -29,13 +29,9 @@ constexpr std::size_t kWriteTurnBytes = 512 * proto::kKiB;
 // One gathered write. A small answer waits for at most so much, and a frame, of other streams of
 // its connection.
 constexpr std::size_t kBatchBytes = kWriteTurnBytes;
-// Owed answers past which no more requests are read.
-constexpr std::size_t kMaxOwedBytes = 64 * proto::kKiB;
 // While value bytes are received into their chunk, what may be read past their end: the next
 // frame's head, and little that would have to be copied.
 constexpr std::size_t kReadPastTargetBytes = 4 * proto::kKiB;
-// Output that kSessionBytes covers.
-constexpr std::size_t kFreeOutputBytes = 4 * proto::kKiB;
 // Requests that were sent before GOAWAY was read are refused, not lost, for so long.
 constexpr std::chrono::milliseconds kGoAwayGrace{250};
 
@@ -66,7 +62,7 @@ Session::Session(const SessionContext& context, Accepted accepted, Owner& owner)
       owner_(owner),
       socket_(std::move(accepted.socket)),
       is_tcp_(accepted.is_tcp),
-      budget_(context.ledger, std::move(accepted.memory)),
+      budget_(std::move(accepted.place)),
       requests_(context, budget_, *this),
       conn_(context.options.limits, requests_),
       opened_at_(context.loop.now()),
@@ -86,6 +82,7 @@ void Session::start() {
   }
   set_buffer(fd, Direction::kSend, kSmallBufferBytes);
   set_buffer(fd, Direction::kReceive, kSmallBufferBytes);
+  short_ = budget_.is_short_of(kRoomyFramesBytes);
   context_.metrics.connections_opened.add();
   timer_ = context_.loop.after(tick(), [this] { on_tick(); });
   try {
@@ -144,8 +141,9 @@ void Session::receive() {
     std::size_t count = 0;
     std::size_t room = 0;
     for (const proto::MutableBytes area : areas) {
-      const std::size_t size =
-          std::min(area.size(), count == 0 ? turn_bytes - received : kReadPastTargetBytes);
+      std::size_t most = count == 0 ? turn_bytes - received : kReadPastTargetBytes;
+      if (short_ && area.data() == areas[1].data()) most = std::min(most, kShortReadBytes);
+      const std::size_t size = std::min(area.size(), most);
       if (size == 0) continue;
       iovecs[count++] = {area.data(), size};
       room += size;
@@ -176,11 +174,10 @@ void Session::receive() {
   if (broken) return close(CloseReason::kPeerFailed);
 }
 
-void Session::process() {
-  paused_ = !conn_.process(kMaxOwedBytes);
-  const std::uint64_t frames = conn_.frames_in();
-  context_.metrics.frames_in.add(frames - frames_seen_);
-  frames_seen_ = frames;
+void Session::go_on() {
+  conn_.prepare(context_.scratch);
+  process();
+  conn_.finish();
 }
 
 // ----------------------------------------------------------------------------------------- Output
@@ -243,10 +240,7 @@ void Session::advance() {
   if (closed_) return;
   Flow flow = write();
   while (flow == Flow::kDrained && paused_ && !conn_.failed()) {
-    // The client has taken what was owed: on with the frames that were read already.
-    conn_.prepare(context_.scratch);
-    process();
-    conn_.finish();
+    go_on();  // the client has taken what was owed
     flow = write();
   }
   requests_.sweep();
@@ -254,51 +248,14 @@ void Session::advance() {
   if (flow == Flow::kDrained) {
     // A sweep may have let a source speak.
     if (conn_.has_output()) return advance_later();
-    if (conn_.failed()) return close(CloseReason::kProtocolError);
+    if (conn_.failed()) return close(failed_as_);
     if (has_left()) return close(*leaving_);
   }
-  if (!charge_output()) return close(CloseReason::kNoMemory);
-  if (flow == Flow::kYield) {
-    // What was owed went before the streams' bytes: frames that wait for it need not wait for them.
-    if (paused_ && !conn_.failed()) {
-      conn_.prepare(context_.scratch);
-      process();
-      conn_.finish();
-    }
-  }
+  // What was owed went before the streams' bytes: frames that wait for it need not wait for them.
+  if (flow == Flow::kYield && paused_ && !conn_.failed()) go_on();
+  settle_frames();
   if (flow == Flow::kBlocked) blocked_ = true;
   if (flow == Flow::kYield || (readable_ && reads())) context_.readiness.later(*watched_as_);
-}
-
-// What a client makes us keep by asking and not taking the answers, or by sending frames in parts.
-bool Session::charge_output() {
-  const std::size_t kept = writer_.control_capacity() + writer_.copied_bytes() +
-                           2 * conn_.owed_bytes() + conn_.kept_bytes();
-  const std::uint64_t charge = kept > kFreeOutputBytes ? kept : 0;
-  if (charge > output_charge_bytes_ && !budget_.take(charge - output_charge_bytes_)) return false;
-  if (charge < output_charge_bytes_) budget_.give(output_charge_bytes_ - charge);
-  output_charge_bytes_ = charge;
-  return true;
-}
-
-void Session::on_transfer(Direction direction) { resize(direction, true); }
-
-bool Session::resize(Direction direction, bool large) {
-  const bool sends = direction == Direction::kSend;
-  std::size_t& now = sends ? send_buffer_bytes_ : receive_buffer_bytes_;
-  if (!large) {
-    budget_.give(charged_bytes(now - kSmallBufferBytes));
-    now = kSmallBufferBytes;
-    set_buffer(socket_.get(), direction, now);
-    return true;
-  }
-  for (const std::size_t bytes : sends ? kSendBufferBytes : kReceiveBufferBytes) {
-    if (bytes <= now || !budget_.take_if_plenty(charged_bytes(bytes - now))) continue;
-    now = bytes;
-    set_buffer(socket_.get(), direction, now);
-    return true;
-  }
-  return false;
 }
 
 // ------------------------------------------------------------------------------------------- Time
@@ -320,19 +277,6 @@ void Session::note_acknowledged() {
   const std::uint64_t acknowledged = writer_.written() - waiting;
   if (acknowledged <= output_.acknowledged_bytes) return;
   output_ = {.acknowledged_bytes = acknowledged, .moved_at = context_.loop.now()};
-}
-
-void Session::relieve() {
-  slow_ = true;
-  const std::size_t bytes = writer_.borrowed_bytes();
-  if (bytes == 0) return;
-  if (bytes <= kSmallTurnBytes ? !budget_.take(bytes) : !budget_.take_if_plenty(bytes)) return;
-  output_charge_bytes_ += bytes;  // as charge_output() finds it
-  try {
-    writer_.copy_borrowed();
-  } catch (const std::bad_alloc&) {
-    log::warn("no_memory_for_a_slow_reader", {{"bytes", bytes}});
-  }
 }
 
 void Session::on_tick() {
@@ -370,6 +314,7 @@ void Session::on_tick() {
     if (receive_buffer_bytes_ > kSmallBufferBytes) resize(Direction::kReceive, false);
   }
   budget_.trim();
+  short_ = budget_.is_short_of(kRoomyFramesBytes);
   advance();
 }
 

@@ -3,7 +3,9 @@
 // Backpressure. The socket is read for as long as the answers that are owed stay below a bound,
 // also while it can't be written: payload arrives only within credit, for which memory is reserved,
 // so CREDIT and CANCEL always get through. Past the bound reading stops until the client has taken
-// what it asked for; a client that takes nothing for stall_timeout is closed.
+// what it asked for; a client that takes nothing for stall_timeout is closed. The bound is 64 KiB,
+// and as much less as there is no memory for, down to one answer: a session that is short of it
+// reads little at a time, answers, and waits for that to go.
 //
 // Turns. What is small is answered at once, in a turn of the socket's own. What is more than that,
 // in either direction, waits for a bulk turn (see Readiness), and so never for a lack of events.
@@ -29,13 +31,16 @@ namespace cistern::net {
 struct Accepted {
   UniqueFd socket;
   bool is_tcp = false;
-  base::Reservation memory;  // kConnectionBytes
+  ConnectionAccount::Place place;
 };
 
 class Session final : public std::enable_shared_from_this<Session>,
                       private Requests::Owner,
                       private Readiness::Watcher {
  public:
+  // What is read of requests at a time while memory is short: what can't be answered yet is kept.
+  static constexpr std::size_t kShortReadBytes = 4 * proto::kKiB;
+
   struct Owner {
     virtual ~Owner() = default;
     // It's over. Called once, and last.
@@ -58,6 +63,7 @@ class Session final : public std::enable_shared_from_this<Session>,
 
   // Requests::Owner
   void on_output() override;
+  bool has_room_for(std::size_t answer_bytes) override;
   void on_transfer(Direction direction) override;
 
   // Readiness::Watcher
@@ -71,6 +77,8 @@ class Session final : public std::enable_shared_from_this<Session>,
   void receive();
   ssize_t receive_into(std::span<iovec> areas);
   void process();
+  // On with the frames that were read already.
+  void go_on();
   // Writes, goes on with what was read, closes what is over, and waits for what is next.
   void advance();
   void advance_later();
@@ -79,11 +87,20 @@ class Session final : public std::enable_shared_from_this<Session>,
   bool reads() const { return !paused_ && !conn_.failed(); }
   // Receives, and advances.
   void take_turn();
-  bool charge_output();
-  bool has_left() const;
+
+  // ---- session_memory.cc
+  // Memory of answers that are owed and requests that came in part.
+  std::size_t frames_bytes() const;
+  // Charges them as what they take when `owed_bytes` are owed. False when there is no room.
+  bool cover_owed(std::size_t owed_bytes);
+  // At the end of a turn: charges them as what they are. Without room for that the connection
+  // fails.
+  void settle_frames();
   // To the largest size that there is room for, or back to the small one. False when it is so
   // already, or when there is no room for more.
   bool resize(Direction direction, bool large);
+
+  bool has_left() const;
   void log_close(CloseReason reason) const;
   base::Duration tick() const;
 
@@ -109,9 +126,10 @@ class Session final : public std::enable_shared_from_this<Session>,
   bool paused_ = false;      // frames were read and not handled yet
   std::size_t send_buffer_bytes_ = kSmallBufferBytes;
   std::size_t receive_buffer_bytes_ = kSmallBufferBytes;
-  std::uint64_t output_charge_bytes_ = 0;
+  bool short_ = false;  // of memory, as far as is known
   std::uint64_t frames_seen_ = 0;
-  std::optional<CloseReason> leaving_;  // go_away() was called
+  std::optional<CloseReason> leaving_;                   // go_away() was called
+  CloseReason failed_as_ = CloseReason::kProtocolError;  // once conn_ has failed
   base::TimePoint left_at_;
   const base::TimePoint opened_at_;
   base::TimePoint active_at_;  // the last frame, or the end of the last request

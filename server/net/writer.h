@@ -40,6 +40,10 @@ class Writer {
   std::size_t left_bytes() const { return batch_.bytes - taken_; }
   // Memory that the batch's control bytes take.
   std::size_t control_capacity() const { return batch_.control.capacity(); }
+  // Keeps none of it when there is no batch.
+  void trim() {
+    if (idle()) proto::Out().swap(batch_.control);
+  }
   int error() const { return error_; }
 
  private:

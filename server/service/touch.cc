@@ -1,12 +1,22 @@
 // TOUCH through L2: rewrites the manifest if the version still matches. When the value shall live
 // longer its chunks are raised first, when shorter the manifest is written first: at no time does
 // the manifest promise chunks that have expired.
+//
+// The version that is matched is the one that was read just before. When it has changed meanwhile,
+// by another daemon or because the value's time ran out, the manifest is read again and judged
+// anew: the newer value is touched, unless the client has named the older, and one that is gone
+// isn't found.
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "server/service/edit.h"
 
 namespace cistern::service {
 namespace {
+
+// Another daemon that writes the key all the time is not waited for longer than this.
+constexpr unsigned kMostLooks = 3;
 
 class Touch : public Edit {
  public:
@@ -19,6 +29,7 @@ class Touch : public Edit {
 
  private:
   void run() override {
+    ++looks_;
     store().get_manifest(
         key_.text, [self = shared_from_this(), this](Result<std::optional<l2::Manifest>> manifest) {
           on_manifest(std::move(manifest));
@@ -43,6 +54,7 @@ class Touch : public Edit {
   Service::Done<proto::Done> done_;
   l2::Manifest manifest_;
   bool longer_ = false;
+  unsigned looks_ = 0;  // at the manifest
 };
 
 void Touch::on_manifest(Result<std::optional<l2::Manifest>> manifest) {
@@ -88,9 +100,12 @@ void Touch::on_commit(const Result<l2::CommitResult>& result) {
   if (!result) return fail(result.error());
   switch (result->kind) {
     case l2::CommitKind::kConditionFailed:
-      // Another daemon has replaced or removed it since.
+      // Another daemon has replaced or removed it since, or it has expired.
       drop_outdated({base::Condition::Kind::kIfVersion, meta().version});
-      return fail({Status::kConditionFailed, "the value was replaced in the same moment"});
+      if (looks_ < kMostLooks) return run();
+      return fail({Status::kL2Busy,
+                   fmt::format("the value was replaced {} times while its expiry was to be written",
+                               kMostLooks)});
     case l2::CommitKind::kUnknown:
       worker_->invalidate(key_);
       return fail(outcome_unknown(result->cause));

@@ -234,8 +234,8 @@ TEST(ConnectionBudget, GrowsByStepsAndGivesBack) {
   base::Ledger ledger({.limit = 0, .l1 = 0, .transfers = 0, .held = 0, .connections = proto::kMiB});
   const auto used = [&] { return ledger.used(base::Account::kConnections); };
   {
-    ConnectionBudget budget(ledger,
-                            ledger.try_reserve(base::Account::kConnections, kConnectionBytes));
+    ConnectionAccount account(ledger);
+    ConnectionBudget budget(*account.admit());
     EXPECT_EQ(used(), kConnectionBytes);
     EXPECT_TRUE(budget.take(kSpareRequestBytes));
     EXPECT_EQ(used(), kConnectionBytes);
@@ -248,6 +248,51 @@ TEST(ConnectionBudget, GrowsByStepsAndGivesBack) {
     EXPECT_EQ(used(), kConnectionBytes);
   }
   EXPECT_EQ(used(), 0u);
+}
+
+// Who is in comes before newcomers, and what has to be kept before what can wait; and whatever they
+// take, those that have room come in.
+TEST(ConnectionBudget, SharesTheAccountOutByNeed) {
+  using Need = ConnectionBudget::Need;
+  constexpr std::uint64_t kConnections = 16;
+  base::Ledger ledger(
+      {.limit = 0, .l1 = 0, .transfers = 0, .held = 0, .connections = account_bytes(kConnections)});
+  const std::uint64_t all = ledger.budgets().connections;
+  const auto used = [&] { return ledger.used(base::Account::kConnections); };
+  ConnectionAccount account(ledger);
+  ConnectionBudget first(*account.admit());
+  std::uint64_t buffers = 0;
+  for (; first.take_if_plenty(proto::kKiB); buffers += proto::kKiB) {
+  }
+  EXPECT_GE(buffers, all / 8);
+  std::vector<ConnectionAccount::Place> others;
+  while (auto next = account.admit()) others.push_back(std::move(*next));
+  EXPECT_EQ(1 + others.size(), kConnections);
+
+  ConnectionBudget last(std::move(others.back()));
+  EXPECT_FALSE(last.is_short_of(kRequestBytes));
+  std::uint64_t requests = 0;
+  for (; last.take(kRequestBytes); requests += kRequestBytes) {
+  }
+  EXPECT_GE(requests, kSpareRequestBytes + all / 32);
+  EXPECT_TRUE(last.is_short_of(kRequestBytes));
+  EXPECT_TRUE(last.cover_frames(kFramesBytes));
+  EXPECT_FALSE(last.cover_frames(kFramesBytes + kRequestBytes));
+  const std::uint64_t left = all - used();
+  EXPECT_GE(left, all / 80);
+  EXPECT_TRUE(last.cover_frames(kFramesBytes + left, Need::kUnavoidable));
+  EXPECT_FALSE(last.cover_frames(kFramesBytes + left + kRequestBytes, Need::kUnavoidable));
+  EXPECT_LE(used(), all);
+
+  first.give(buffers);
+  first.trim();
+  last.uncover_frames(0);
+  last.give(requests);
+  last.trim();
+  EXPECT_EQ(used(), kConnections * kConnectionBytes);
+  others.clear();  // the last's has moved
+  EXPECT_EQ(used(), 2 * kConnectionBytes);
+  EXPECT_TRUE(account.admit());
 }
 
 // -------------------------------------------------------------------------------------- Memory
@@ -273,7 +318,7 @@ void expect_sound(const base::Ledger::Budgets& budgets) {
       budgets.limit);
   EXPECT_GE(budgets.transfers, 2 * kWindow);
   EXPECT_LE(budgets.held, budgets.transfers);
-  EXPECT_GE(budgets.connections, 16 * kConnectionBytes);
+  EXPECT_GE(budgets.connections, account_bytes(16));
 }
 
 TEST(MemoryPlan, SharesTheLimitOut) {
@@ -290,10 +335,24 @@ TEST(MemoryPlan, SharesTheLimitOut) {
 // What `auto` makes of containers of 64 and 256 MiB: most of what isn't fixed is L1's.
 TEST(MemoryPlan, SmallContainersHaveAnL1) {
   EXPECT_EQ(most_workers(32 * proto::kMiB), 2u);
-  EXPECT_GE(plan_memory(automatic(32, false))->l1, 12 * proto::kMiB);
+  EXPECT_GE(plan_memory(automatic(32, false))->l1, 10 * proto::kMiB);
   EXPECT_GE(plan_memory(automatic(32, true))->l1, 6 * proto::kMiB);
-  EXPECT_GE(plan_memory(automatic(224, false))->l1, 144 * proto::kMiB);
-  EXPECT_GE(plan_memory(automatic(224, true))->l1, 112 * proto::kMiB);
+  EXPECT_GE(plan_memory(automatic(224, false))->l1, 112 * proto::kMiB);
+  EXPECT_GE(plan_memory(automatic(224, true))->l1, 80 * proto::kMiB);
+}
+
+// On a machine of any size.
+TEST(MemoryPlan, ContainersOf256MiBHaveRoomFor200Connections) {
+  for (unsigned workers = 1; workers <= most_workers(224 * proto::kMiB); ++workers) {
+    for (const bool with_l2 : {false, true}) {
+      MemoryDemand demand = automatic(224, with_l2);
+      demand.workers = workers;
+      const auto budgets = plan_memory(demand);
+      ASSERT_TRUE(budgets) << budgets.error().message;
+      EXPECT_GE(budgets->connections, account_bytes(200)) << workers;
+      EXPECT_GE(budgets->l1, 64 * proto::kMiB) << workers;
+    }
+  }
 }
 
 TEST(MemoryPlan, CountsWorkersAndTheirConnectionsToL2) {
@@ -324,15 +383,15 @@ TEST(MemoryPlan, ShowsTheSumThatDoesNotFit) {
   const auto budgets = plan_memory(demand);
   ASSERT_FALSE(budgets);
   const std::string& text = budgets.error().message;
-  // 16 + 2.75 + 3.98 + 110
-  for (const char* part : {"memory.limit is 128.0 MiB", "132.7 MiB are needed", "110.0 MiB for L1",
+  // 16 + 4.33 + 3.98 + 110
+  for (const char* part : {"memory.limit is 128.0 MiB", "134.3 MiB are needed", "110.0 MiB for L1",
                            "l1.max_bytes", "16.0 MiB for the program itself with 4 workers"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << ": " << text;
   }
   EXPECT_EQ(text.find("L2"), std::string::npos) << text;
   demand.l2_connections = 2;
   const std::string with_l2 = plan_memory(demand).error().message;
-  EXPECT_NE(with_l2.find("149.2 MiB are needed"), std::string::npos) << with_l2;
+  EXPECT_NE(with_l2.find("150.8 MiB are needed"), std::string::npos) << with_l2;
   EXPECT_NE(with_l2.find("l2.redis.connections_per_worker"), std::string::npos) << with_l2;
 }
 

@@ -179,7 +179,7 @@ TEST_F(ServerTest, TellsTheConnectionThatIsOneTooMany) {
 }
 
 TEST_F(ServerTest, RefusesConnectionsThatMemoryHasNoRoomFor) {
-  budgets_.connections = kConnectionBytes + 1;
+  budgets_.connections = account_bytes(1) + kConnectionBytes / 2;
   start();
   RawClient first = greeted();
   RawClient second = connect();

@@ -1,5 +1,7 @@
 // Conditions, DELETE, TOUCH, STAT and the end of a worker.
+#include <functional>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -87,6 +89,66 @@ TEST(Touch, AValueThatLosesItsTtlIsRenewedInL2ByReads) {
   }
   workers.forget_in_l1("k");
   EXPECT_TRUE(workers.read("k")->bytes == text_of(1, kLarge));
+}
+
+// Another daemon's writes between the look at a value and the write of its new expiry, one for each
+// look. Then TOUCH goes on by itself.
+struct Meanwhile {
+  Workers workers;
+  std::uint64_t version = workers.put("k", "text", {.ttl_ms = 5000})->stored->version;
+  proto::Result<proto::Done> result = base::fail(Status::kInternal, "unanswered");
+
+  void touch_while(const std::vector<std::function<void(l2::Manifest&)>>& writes,
+                   std::optional<std::uint64_t> if_version = {}) {
+    workers.store().pause(Step::kCommit, Point::kBefore);
+    const auto operation =
+        workers.service().touch({proto::as_bytes("k"), 60'000, if_version},
+                                [&](const proto::Result<proto::Done>& done) { result = done; });
+    workers.settle();
+    for (const auto& write : writes) {
+      ASSERT_EQ(workers.store().held(Step::kCommit, Point::kBefore), 1u);
+      write(workers.l2().manifests["k"]);
+      workers.store().let_one(Step::kCommit, Point::kBefore);
+      workers.settle();
+    }
+    workers.store().resume(Step::kCommit, Point::kBefore);
+    workers.settle();
+  }
+  static void replace(l2::Manifest& manifest) { ++manifest.meta.version; }
+};
+
+TEST(Touch, OfAValueThatIsReplacedMeanwhileTouchesTheNewOne) {
+  Meanwhile meanwhile;
+  meanwhile.touch_while({Meanwhile::replace, Meanwhile::replace});
+  ASSERT_TRUE(meanwhile.result) << meanwhile.result.error().message;
+  EXPECT_EQ(meanwhile.result->version, meanwhile.version + 2);
+  EXPECT_EQ(meanwhile.result->expires_at_ms, meanwhile.workers.loop().unix_ms() + 60'000);
+  meanwhile.workers.advance(30s);
+  EXPECT_EQ(meanwhile.workers.read("k")->meta->version, meanwhile.version + 2);
+}
+
+TEST(Touch, OfAValueThatGoesMeanwhileFindsNothing) {
+  Meanwhile meanwhile;
+  meanwhile.touch_while({[&](l2::Manifest&) { meanwhile.workers.l2().manifests.erase("k"); }});
+  ASSERT_FALSE(meanwhile.result);
+  EXPECT_EQ(meanwhile.result.error().status, Status::kNotFound);
+  EXPECT_EQ(meanwhile.workers.read("k")->status(), Status::kNotFound);
+}
+
+TEST(Touch, OfAValueThatIsReplacedAllTheTimeCanBeTriedAgain) {
+  Meanwhile meanwhile;
+  meanwhile.touch_while({Meanwhile::replace, Meanwhile::replace, Meanwhile::replace});
+  ASSERT_FALSE(meanwhile.result);
+  EXPECT_EQ(meanwhile.result.error().status, Status::kL2Busy);
+  EXPECT_NE(meanwhile.result.error().message.find("replaced 3 times"), std::string::npos);
+  EXPECT_EQ(meanwhile.workers.store().count(Step::kCommit), 4u);  // one of them the PUT's
+}
+
+TEST(Touch, OfAVersionThatIsReplacedMeanwhileFails) {
+  Meanwhile meanwhile;
+  meanwhile.touch_while({Meanwhile::replace}, meanwhile.version);
+  ASSERT_FALSE(meanwhile.result);
+  EXPECT_EQ(meanwhile.result.error().status, Status::kConditionFailed);
 }
 
 TEST(Conditions, AVersionThatL2RefusesDoesNotStayInL1) {
