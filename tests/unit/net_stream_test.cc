@@ -307,7 +307,7 @@ TEST_F(StreamTest, AnUploadInOneSlowFrameDoesNotStall) {
 
 // What the kernel took at once and the line carries away slowly moves, though nothing is written.
 TEST_F(StreamTest, AReaderOnASlowLineDoesNotStall) {
-  options_.session.stall_timeout = 250ms;
+  options_.session.stall_timeout = 500ms;
   start();
   store("big", 8 * proto::kMiB);
   RawClient client = connect();
