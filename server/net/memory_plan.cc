@@ -88,7 +88,9 @@ base::Result<base::Ledger::Budgets> plan_memory(const MemoryDemand& demand) {
   // Connections also grow beyond what they begin with: transfers make their buffers larger.
   const std::uint64_t wanted_connections = 2 * all_connections;
   const std::uint64_t usual = std::min({account_bytes(kUsualConnections), limit / 4, rest * 3 / 8});
-  const std::uint64_t share = demand.l1_bytes ? rest / 3 : std::max(limit / 8, usual);
+  const std::uint64_t share =
+      demand.l1_bytes ? std::max(rest / 3, std::min(account_bytes(kUsualConnections), rest / 2))
+                      : std::max(limit / 8, usual);
   budgets.connections = std::clamp(share, least.connections, wanted_connections);
   budgets.connections = std::min(budgets.connections, rest - least.transfers);
   budgets.transfers = rest - budgets.connections;

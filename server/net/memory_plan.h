@@ -12,8 +12,8 @@
 //                 eighths of what the above leave
 //   transfers     an eighth of the limit, at least two windows; half of it may hold values that
 //                 were evicted while they were read
-//   L1            the rest, or what l1.max_bytes says; then connections and transfers share the
-//                 rest
+//   L1            the rest, or what l1.max_bytes says; then connections have a third of what is left,
+//                 or what 256 of them need up to half of it, and transfers the rest
 //
 // Measured at rest (anonymous memory, glibc 2.36, jemalloc 5.3, x86-64): 2.9 MiB with one worker
 // and 0.26 MiB for each further one, 0.35 MiB with its connections to Redis; a limit of 64 GiB adds

@@ -374,6 +374,14 @@ TEST(MemoryPlan, TakesL1AsItIsSet) {
   ASSERT_TRUE(budgets);
   expect_sound(*budgets);
   EXPECT_EQ(budgets->l1, 128 * proto::kMiB);
+  // A small L1 leaves room for as many connections as a limit of its own choice does.
+  const auto small = plan_memory({.limit_bytes = 192 * proto::kMiB,
+                                  .l1_bytes = 32 * proto::kMiB,
+                                  .max_connections = 1024,
+                                  .window_bytes = kWindow});
+  ASSERT_TRUE(small);
+  expect_sound(*small);
+  EXPECT_GE(small->connections, account_bytes(200));
 }
 
 TEST(MemoryPlan, ShowsTheSumThatDoesNotFit) {
