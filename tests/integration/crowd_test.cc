@@ -130,6 +130,27 @@ class CrowdOfReaders : public ::testing::Test {
     }
   }
 
+  struct Seen {
+    std::map<std::string, unsigned> reads;  // by chunk
+    std::uint64_t peak_bytes;
+  };
+  // By all kReaders at once, kSlowReaders of them slow.
+  Seen read_by_all(Daemon& daemon) {
+    const auto slow = slow_by_credit(daemon);
+    const auto stuck = slow_by_socket(daemon);
+    const auto others = fast(daemon, kReaders - kSlowReaders);
+    RedisMonitor monitor(redis_);
+    MemoryWatch memory(daemon.process());
+    for (Crowd* crowd : {slow.get(), stuck.get(), others.get()}) crowd->ask();
+    expect_whole(*others);
+    expect_prefix(*slow);
+    expect_prefix(*stuck);
+    Seen seen{monitor.chunk_reads(), 0};
+    EXPECT_EQ(seen.reads.size(), chunk_count());
+    seen.peak_bytes = memory.stop();
+    return seen;
+  }
+
   static void expect_under_limit(const Daemon& daemon, std::uint64_t peak_bytes) {
 #ifndef CISTERN_SANITIZED
     EXPECT_LT(peak_bytes, static_cast<std::uint64_t>(daemon.metric("cistern_memory_limit_bytes")));
@@ -167,20 +188,8 @@ std::string text(const std::map<std::string, unsigned>& reads) {
 // No reader can be too slow for a value that L1 keeps: one read of each chunk, and no more.
 TEST_F(CrowdOfReaders, OfAValueThatL1KeepsReadsEachChunkOnce) {
   Daemon daemon({.config = large_l1() + redis_config(redis_.port()), .server = {}});
-  const auto slow = slow_by_credit(daemon);
-  const auto stuck = slow_by_socket(daemon);
-  const auto others = fast(daemon, kReaders - kSlowReaders);
-  RedisMonitor monitor(redis_);
-  MemoryWatch memory(daemon.process());
-  for (Crowd* crowd : {slow.get(), stuck.get(), others.get()}) crowd->ask();
-  expect_whole(*others);
-  expect_prefix(*slow);
-  expect_prefix(*stuck);
-
-  const std::map<std::string, unsigned> reads = monitor.chunk_reads();
-  EXPECT_EQ(reads.size(), chunk_count());
+  const auto [reads, peak_bytes] = read_by_all(daemon);
   EXPECT_EQ(total(reads), chunk_count()) << text(reads);
-  const std::uint64_t peak_bytes = memory.stop();
   expect_under_limit(daemon, peak_bytes);
 #ifndef CISTERN_SANITIZED
   // The value is there once, beside the program and its transfers, and not once for each reader.
@@ -195,21 +204,10 @@ TEST_F(CrowdOfReaders, OfAValueThatL1KeepsReadsEachChunkOnce) {
 // each slow one asks ahead.
 TEST_F(CrowdOfReaders, OfAValueThatL1CannotKeepReadsEachChunkForAllWhoKeepUp) {
   Daemon daemon({.config = small_l1("3s") + redis_config(redis_.port()), .server = {}});
-  const auto slow = slow_by_credit(daemon);
-  const auto stuck = slow_by_socket(daemon);
-  const auto others = fast(daemon, kReaders - kSlowReaders);
-  RedisMonitor monitor(redis_);
-  MemoryWatch memory(daemon.process());
-  for (Crowd* crowd : {slow.get(), stuck.get(), others.get()}) crowd->ask();
-  expect_whole(*others);
-  expect_prefix(*slow);
-  expect_prefix(*stuck);
-
-  const std::map<std::string, unsigned> reads = monitor.chunk_reads();
-  EXPECT_EQ(reads.size(), chunk_count());
+  const auto [reads, peak_bytes] = read_by_all(daemon);
   EXPECT_LE(total(reads), 2 * chunk_count() + kSlowReaders * (kPrefetchChunks + 1)) << text(reads);
   std::printf("%s\n", text(reads).c_str());
-  expect_under_limit(daemon, memory.stop());
+  expect_under_limit(daemon, peak_bytes);
 }
 
 // Redis is what is slow here, at 150 ms for a chunk: everybody who reads at all keeps up, and each
