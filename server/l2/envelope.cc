@@ -20,10 +20,9 @@ using proto::store_le;
 
 constexpr std::string_view kManifestMagic = "CSTM";
 constexpr std::string_view kChunkMagic = "CSCH";
-constexpr std::byte kEnvelopeVersion{1};
+constexpr std::byte kEnvelopeVersion{2};
 constexpr std::byte kFlagInline{1};
-constexpr std::byte kCodecRaw{0};
-constexpr std::size_t kDigestOffset = 32;
+constexpr std::size_t kDigestOffset = 40;
 // Far beyond the longest time to live, and far from overflowing where times are added.
 constexpr std::uint64_t kMaxUnixMs = std::uint64_t{1} << 53;
 
@@ -107,7 +106,6 @@ std::string header_json(base::Bytes key, const base::ValueMeta& meta) {
   Json header = {{"version", fmt::format("{:016x}", meta.version)},
                  {"size", meta.size},
                  {"chunk_bytes", meta.chunk_bytes},
-                 {"expires_at", meta.expires_at_ms},
                  {"digest", proto::to_hex(meta.digest)}};
   put_text(header, "key", proto::as_text(key));
   if (!meta.metadata.empty()) put_text(header, "meta", meta.metadata);
@@ -140,11 +138,13 @@ proto::ValueDigest value_digest(base::Bytes value, std::uint32_t chunk_bytes) {
 struct FixedPart {
   base::Version version = 0;
   std::uint64_t chunk_count = 0;
+  std::uint64_t expires_at_ms = 0;
   std::uint32_t header_bytes = 0;
   std::uint32_t payload_bytes = 0;
   bool is_inline = false;
 };
 
+// All of it that can be checked without the rest.
 base::Result<FixedPart> decode_fixed(base::Bytes stored) {
   if (stored.size() < kManifestFixedBytes) {
     return lost(fmt::format("the manifest has {} bytes, fewer than its fixed part of {}",
@@ -153,15 +153,23 @@ base::Result<FixedPart> decode_fixed(base::Bytes stored) {
   const std::byte* const at = stored.data();
   if (proto::as_text(stored.first(4)) != kManifestMagic) return lost("this is not a manifest");
   if (at[4] != kEnvelopeVersion) {
-    return lost(fmt::format("the manifest has envelope version {}; this daemon reads 1",
-                            static_cast<unsigned>(at[4])));
+    return lost(fmt::format("the manifest has envelope version {}; this daemon reads {}",
+                            static_cast<unsigned>(at[4]), static_cast<unsigned>(kEnvelopeVersion)));
   }
   if ((at[5] & ~kFlagInline) != std::byte{0} || load_le<std::uint16_t>(at + 6) != 0) {
     return lost("the manifest has unknown flags");
   }
-  const FixedPart fixed{load_le<std::uint64_t>(at + 8), load_le<std::uint64_t>(at + 16),
-                        load_le<std::uint32_t>(at + 24), load_le<std::uint32_t>(at + 28),
-                        at[5] == kFlagInline};
+  const FixedPart fixed{load_le<std::uint64_t>(at + 8),  load_le<std::uint64_t>(at + 16),
+                        load_le<std::uint64_t>(at + 24), load_le<std::uint32_t>(at + 32),
+                        load_le<std::uint32_t>(at + 36), at[5] == kFlagInline};
+  if (fixed.expires_at_ms > kMaxUnixMs) return lost("the expiry in the manifest is absurd");
+  return fixed;
+}
+
+base::Result<FixedPart> decode_whole(base::Bytes stored) {
+  const auto decoded = decode_fixed(stored);
+  if (!decoded) return decoded;
+  const FixedPart& fixed = *decoded;
   if (fixed.header_bytes > kMaxManifestHeaderBytes || fixed.payload_bytes > kInlineBytes ||
       kManifestFixedBytes + fixed.header_bytes + fixed.payload_bytes != stored.size()) {
     return lost(fmt::format("the manifest has {} bytes and claims {} + {} + {}", stored.size(),
@@ -169,7 +177,7 @@ base::Result<FixedPart> decode_fixed(base::Bytes stored) {
   }
   const base::Bytes json = stored.subspan(kManifestFixedBytes, fixed.header_bytes);
   if (manifest_digest(stored.first(kManifestFixedBytes), json) !=
-      load_le<std::uint64_t>(at + kDigestOffset)) {
+      load_le<std::uint64_t>(stored.data() + kDigestOffset)) {
     return lost("the manifest does not have its digest");
   }
   return fixed;
@@ -183,7 +191,6 @@ base::Result<base::ValueMeta> decode_header(base::Bytes key, base::Bytes json) {
   std::string stored_key;
   std::uint64_t chunk_bytes = 0;
   if (!get_number(header, "size", meta.size) || !get_number(header, "chunk_bytes", chunk_bytes) ||
-      !get_number(header, "expires_at", meta.expires_at_ms) ||
       !get_text(header, "key", stored_key) || !get_text(header, "meta", meta.metadata)) {
     return lost("a field of the manifest's header is missing or of the wrong type");
   }
@@ -205,7 +212,6 @@ base::Result<base::ValueMeta> decode_header(base::Bytes key, base::Bytes json) {
   if (meta.size > proto::kMaxValueBytes) {
     return lost(fmt::format("the manifest claims a value of {} bytes", meta.size));
   }
-  if (meta.expires_at_ms > kMaxUnixMs) return lost("the expiry in the manifest's header is absurd");
   meta.chunk_bytes = static_cast<std::uint32_t>(chunk_bytes);
   return meta;
 }
@@ -223,8 +229,9 @@ std::string encode_manifest(base::Bytes key, const Manifest& manifest) {
   fixed[5] = is_inline ? kFlagInline : std::byte{0};
   store_le<std::uint64_t>(&fixed[8], meta.version);
   store_le<std::uint64_t>(&fixed[16], is_inline ? 0 : meta.chunk_count());
-  store_le(&fixed[24], static_cast<std::uint32_t>(json.size()));
-  store_le(&fixed[28], static_cast<std::uint32_t>(manifest.inline_bytes.size()));
+  store_le<std::uint64_t>(&fixed[24], meta.expires_at_ms);
+  store_le(&fixed[32], static_cast<std::uint32_t>(json.size()));
+  store_le(&fixed[36], static_cast<std::uint32_t>(manifest.inline_bytes.size()));
   store_le<std::uint64_t>(&fixed[kDigestOffset], manifest_digest(fixed, proto::as_bytes(json)));
   std::string stored;
   stored.reserve(fixed.size() + json.size() + manifest.inline_bytes.size());
@@ -235,7 +242,7 @@ std::string encode_manifest(base::Bytes key, const Manifest& manifest) {
 }
 
 base::Result<Manifest> decode_manifest(base::Bytes key, base::Bytes stored) {
-  const auto fixed = decode_fixed(stored);
+  const auto fixed = decode_whole(stored);
   if (!fixed) return tl::unexpected(fixed.error());
   auto meta = decode_header(key, stored.subspan(kManifestFixedBytes, fixed->header_bytes));
   if (!meta) return tl::unexpected(meta.error());
@@ -249,6 +256,7 @@ base::Result<Manifest> decode_manifest(base::Bytes key, base::Bytes stored) {
                     "{} bytes beside it",
                     meta->size, fixed->chunk_count, fixed->payload_bytes));
   }
+  meta->expires_at_ms = fixed->expires_at_ms;
   Manifest manifest;
   if (is_inline) {
     if (value_digest(payload, meta->chunk_bytes) != meta->digest) {
@@ -261,32 +269,60 @@ base::Result<Manifest> decode_manifest(base::Bytes key, base::Bytes stored) {
   return manifest;
 }
 
+base::Result<Stamp> decode_stamp(base::Bytes stored) {
+  const auto fixed = decode_fixed(stored);
+  if (!fixed) return tl::unexpected(fixed.error());
+  return Stamp{fixed->version, fixed->expires_at_ms};
+}
+
 std::uint64_t chunk_key_hash(base::Bytes key) { return XXH3_64bits(key.data(), key.size()); }
 
-ChunkHeader encode_chunk_header(const ChunkIdentity& identity, proto::ChunkDigest digest) {
+ChunkHeader encode_chunk_header(const ChunkIdentity& identity, const ChunkForm& form) {
   ChunkHeader header{};
   std::copy_n(proto::as_bytes(kChunkMagic).begin(), kChunkMagic.size(), header.begin());
   header[4] = kEnvelopeVersion;
-  header[5] = kCodecRaw;
+  header[5] = static_cast<std::byte>(form.codec);
   store_le<std::uint64_t>(&header[8], identity.version);
   store_le(&header[16], identity.key_hash);
   store_le(&header[24], identity.index);
   store_le(&header[28], identity.raw_bytes);
-  store_le(&header[32], identity.raw_bytes);
-  store_le<std::uint64_t>(&header[40], digest);
-  store_le<std::uint64_t>(&header[48], digest);
+  store_le(&header[32], form.stored_bytes);
+  store_le<std::uint64_t>(&header[40], form.raw_digest);
+  store_le<std::uint64_t>(&header[48], form.stored_digest);
   return header;
 }
 
-base::Result<proto::ChunkDigest> decode_chunk_header(const ChunkIdentity& identity,
-                                                     base::Bytes header) {
+base::Result<ChunkForm> decode_chunk_header(const ChunkIdentity& identity, base::Bytes header,
+                                            std::uint64_t envelope_bytes) {
   CHECK(header.size() == kChunkHeaderBytes);
-  const auto digest = load_le<std::uint64_t>(header.data() + 40);
-  // A raw chunk's header is known but for its digest, so it is compared as a whole.
-  const ChunkHeader expected = encode_chunk_header(identity, digest);
-  if (std::equal(expected.begin(), expected.end(), header.begin())) return digest;
-  return lost(fmt::format("chunk {} has the header of something else: {}", identity.index,
-                          proto::to_hex(header)));
+  const ChunkForm form{static_cast<Codec>(header[5]), load_le<std::uint32_t>(header.data() + 32),
+                       load_le<std::uint64_t>(header.data() + 40),
+                       load_le<std::uint64_t>(header.data() + 48)};
+  // A header is known but for its form, so it is compared as a whole.
+  const ChunkHeader expected = encode_chunk_header(identity, form);
+  if (!std::equal(expected.begin(), expected.end(), header.begin())) {
+    return lost(fmt::format("chunk {} has the header of something else: {}", identity.index,
+                            proto::to_hex(header)));
+  }
+  const bool is_raw = form.codec == Codec::kRaw && form.stored_bytes == identity.raw_bytes &&
+                      form.stored_digest == form.raw_digest;
+  const bool is_packed =
+      form.codec == Codec::kZstd && form.stored_bytes > 0 && form.stored_bytes < identity.raw_bytes;
+  if (!is_raw && !is_packed) {
+    return lost(fmt::format("chunk {} claims codec {} and {} bytes for {}", identity.index,
+                            static_cast<unsigned>(form.codec), form.stored_bytes,
+                            identity.raw_bytes));
+  }
+  if (envelope_bytes != kChunkHeaderBytes + form.stored_bytes) {
+    return lost(fmt::format("chunk {} has {} bytes instead of {}", identity.index, envelope_bytes,
+                            kChunkHeaderBytes + form.stored_bytes));
+  }
+  return form;
+}
+
+ChunkForm form_of(const StoredChunk& chunk) {
+  return {chunk.codec, static_cast<std::uint32_t>(chunk.bytes->size()), chunk.raw_digest,
+          chunk.bytes->digest()};
 }
 
 }  // namespace cistern::l2

@@ -145,7 +145,7 @@ void RedisBulk::handshake_command(std::initializer_list<std::string_view> words,
   auto op = std::make_shared<Op>();
   op->is_handshake = true;
   append_command(op->head, words);
-  op->done = [this, last](base::Result<base::ChunkPtr> reply) {
+  op->done = [this, last](base::Result<StoredChunk> reply) {
     if (!reply) {
       cut(describe(reply.error().status, reply.error().message));
     } else if (last) {
@@ -232,7 +232,7 @@ void RedisBulk::fail_all(std::deque<OpPtr>& ops, const base::Error& why) {
   }
 }
 
-void RedisBulk::complete(const OpPtr& op, base::Result<base::ChunkPtr> result) {
+void RedisBulk::complete(const OpPtr& op, base::Result<StoredChunk> result) {
   op->chunk.reset();
   if (!op->done) return;  // cancelled
   // Posted, so that whoever is called finds no one of this class further up the stack.

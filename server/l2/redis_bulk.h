@@ -29,11 +29,11 @@ class RedisBulk : public std::enable_shared_from_this<RedisBulk> {
   // A command and its reply. Held by who submits it, to cancel it.
   struct Op {
     std::string head;      // sent first
-    base::ChunkPtr chunk;  // then this, if any
+    base::ChunkPtr chunk;  // then its bytes, if any
     std::string tail;      // then this
     ReplyReceiver::Expected expected;
     // Called once, on the loop, never inside submit(); empty when cancelled.
-    std::function<void(base::Result<base::ChunkPtr>)> done;
+    std::function<void(base::Result<StoredChunk>)> done;
     bool is_handshake = false;
   };
   using OpPtr = std::shared_ptr<Op>;
@@ -68,7 +68,7 @@ class RedisBulk : public std::enable_shared_from_this<RedisBulk> {
   void cut(const base::Error& why);
   void schedule_attempt();
   void fail_all(std::deque<OpPtr>& ops, const base::Error& why);
-  void complete(const OpPtr& op, base::Result<base::ChunkPtr> result);
+  void complete(const OpPtr& op, base::Result<StoredChunk> result);
 
   void flush();
   void sent(std::size_t bytes);

@@ -22,9 +22,9 @@ local time = redis.call('TIME')
 if tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) > tonumber(ARGV[1]) then
   return {-1, '', ''}
 end
-local old = redis.call('GETRANGE', KEYS[1], 0, 39)
+local old = redis.call('GETRANGE', KEYS[1], 0, 47)
 local version, count = '', ''
-if #old == 40 and string.sub(old, 1, 5) == 'CSTM\1' then
+if #old == 48 and string.sub(old, 1, 5) == 'CSTM\2' then
   version, count = string.sub(old, 9, 16), string.sub(old, 17, 24)
 end
 local kind = ARGV[2]
@@ -39,7 +39,7 @@ else
 end
 return {1, version, count}
 )lua";
-static_assert(kManifestFixedBytes == 40);
+static_assert(kManifestFixedBytes == 48);
 
 // A measurement of Redis' clock is renewed when it is older than this, and waited for when it is
 // older than that: each second of age costs a commit a millisecond of its time.

@@ -41,7 +41,7 @@ std::array<base::MutableBytes, 2> ReplyReceiver::space() {
   }
   const base::MutableBytes rest = base::MutableBytes(buffer_).subspan(end_);
   if (phase_ == Phase::kPayload) {
-    return {chunk_->space().subspan(filled_, chunk_bytes_ - filled_), rest};
+    return {chunk_->space().subspan(filled_, form_.stored_bytes - filled_), rest};
   }
   if (phase_ == Phase::kDrop && drop_left_ > 0) {
     const base::MutableBytes away = dropped_bytes();
@@ -53,7 +53,7 @@ std::array<base::MutableBytes, 2> ReplyReceiver::space() {
 
 void ReplyReceiver::received(std::size_t bytes) {
   if (phase_ == Phase::kPayload) {
-    const std::size_t direct = std::min(bytes, chunk_bytes_ - filled_);
+    const std::size_t direct = std::min(bytes, form_.stored_bytes - filled_);
     hasher_.add(base::Bytes(chunk_->space()).subspan(filled_, direct));
     filled_ += direct;
     bytes -= direct;
@@ -68,7 +68,7 @@ void ReplyReceiver::received(std::size_t bytes) {
 
 void ReplyReceiver::consume(std::size_t bytes) { begin_ += bytes; }
 
-void ReplyReceiver::drop(std::uint64_t bytes, base::Result<base::ChunkPtr> outcome) {
+void ReplyReceiver::drop(std::uint64_t bytes, base::Result<StoredChunk> outcome) {
   chunk_.reset();
   outcome_ = std::move(outcome);
   phase_ = Phase::kDrop;
@@ -80,10 +80,10 @@ void ReplyReceiver::drop(std::uint64_t bytes, base::Result<base::ChunkPtr> outco
 void ReplyReceiver::abandon() {
   if (phase_ == Phase::kPayload) {
     hasher_.finish();  // starts over
-    drop(chunk_bytes_ - filled_ + kTrailerBytes, base::ChunkPtr());
+    drop(form_.stored_bytes - filled_ + kTrailerBytes, StoredChunk());
   } else {
     // Before the payload the caller's `wanted` decides; after it the chunk is dropped here.
-    outcome_ = base::ChunkPtr();
+    outcome_ = StoredChunk();
   }
 }
 
@@ -123,7 +123,7 @@ Event ReplyReceiver::read_head(const Expected* expected) {
   }
   const ReplyHead head = parsed.head;
   consume(parsed.consumed);  // the text stays where it is until the next space()
-  outcome_ = base::ChunkPtr();
+  outcome_ = StoredChunk();
   if (head.kind == ReplyHead::Kind::kError) {
     outcome_ = tl::unexpected(redis_error(head.text));
     return finish();
@@ -140,14 +140,15 @@ Event ReplyReceiver::begin_chunk(const Expected& expected, const ReplyHead& head
     return finish();
   }
   if (head.kind != ReplyHead::Kind::kBulk) return broken("Redis sent a reply of another kind");
-  const std::size_t expected_bytes = kChunkHeaderBytes + identity.raw_bytes;
+  const std::size_t most_bytes = kChunkHeaderBytes + identity.raw_bytes;
   if (!expected.wanted) {
-    drop(head.length + kTrailerBytes, base::ChunkPtr());
-  } else if (head.length != expected_bytes) {
+    drop(head.length + kTrailerBytes, StoredChunk());
+  } else if (head.length <= kChunkHeaderBytes || head.length > most_bytes) {
     drop(head.length + kTrailerBytes,
-         lost(fmt::format("chunk {} has {} bytes instead of {}", identity.index, head.length,
-                          expected_bytes)));
+         lost(fmt::format("chunk {} has {} bytes; it can have {} to {}", identity.index,
+                          head.length, kChunkHeaderBytes + 1, most_bytes)));
   } else {
+    envelope_bytes_ = static_cast<std::size_t>(head.length);
     phase_ = Phase::kChunkHeader;
   }
   return {};
@@ -155,26 +156,27 @@ Event ReplyReceiver::begin_chunk(const Expected& expected, const ReplyHead& head
 
 bool ReplyReceiver::read_chunk_header(const Expected& expected) {
   if (buffered().size() < kChunkHeaderBytes) return false;
-  const auto digest = decode_chunk_header(expected.identity, buffered().first(kChunkHeaderBytes));
+  const auto form =
+      decode_chunk_header(expected.identity, buffered().first(kChunkHeaderBytes), envelope_bytes_);
   consume(kChunkHeaderBytes);
-  chunk_bytes_ = expected.identity.raw_bytes;
   filled_ = 0;
-  if (!expected.wanted || !digest) {
-    drop(chunk_bytes_ + kTrailerBytes,
-         expected.wanted ? base::Result<base::ChunkPtr>(tl::unexpected(digest.error()))
-                         : base::ChunkPtr());
+  if (!expected.wanted || !form) {
+    drop(envelope_bytes_ - kChunkHeaderBytes + kTrailerBytes,
+         expected.wanted ? base::Result<StoredChunk>(tl::unexpected(form.error())) : StoredChunk());
     return true;
   }
-  wanted_digest_ = *digest;
+  form_ = *form;
+  raw_bytes_ = expected.identity.raw_bytes;
   try {
-    chunk_ = base::Chunk::allocate(chunk_bytes_);
+    chunk_ = base::Chunk::allocate(form_.stored_bytes);
   } catch (const std::bad_alloc&) {
-    drop(chunk_bytes_ + kTrailerBytes,
+    drop(form_.stored_bytes + kTrailerBytes,
          base::fail(base::Status::kNoRoom,
-                    fmt::format("no memory for a chunk of {} bytes", chunk_bytes_)));
+                    fmt::format("no memory for a chunk of {} bytes", form_.stored_bytes)));
     return true;
   }
-  const base::Bytes here = buffered().first(std::min(buffered().size(), chunk_bytes_));
+  const base::Bytes here =
+      buffered().first(std::min<std::size_t>(buffered().size(), form_.stored_bytes));
   std::memcpy(chunk_->space().data(), here.data(), here.size());
   hasher_.add(here);
   filled_ = here.size();
@@ -184,11 +186,11 @@ bool ReplyReceiver::read_chunk_header(const Expected& expected) {
 }
 
 bool ReplyReceiver::read_payload() {
-  if (filled_ < chunk_bytes_) return false;
+  if (filled_ < form_.stored_bytes) return false;
   const proto::ChunkDigest digest = hasher_.finish();
-  if (digest == wanted_digest_) {
-    chunk_->seal(chunk_bytes_, digest);
-    outcome_ = base::ChunkPtr(std::move(chunk_));
+  if (digest == form_.stored_digest) {
+    chunk_->seal(form_.stored_bytes, digest);
+    outcome_ = StoredChunk{form_.codec, raw_bytes_, form_.raw_digest, std::move(chunk_)};
   } else {
     outcome_ = lost("a chunk's bytes do not have its digest");
   }
@@ -208,7 +210,7 @@ Event ReplyReceiver::read_trailer() {
 
 Event ReplyReceiver::finish() {
   phase_ = Phase::kHead;
-  return {Event::Kind::kReply, std::exchange(outcome_, base::ChunkPtr())};
+  return {Event::Kind::kReply, std::exchange(outcome_, StoredChunk())};
 }
 
 }  // namespace cistern::l2

@@ -26,9 +26,10 @@ class ReplyReceiver {
   struct Event {
     enum class Kind { kNone, kReply, kBroken };
     Kind kind = Kind::kNone;
-    // kReply: the chunk, sealed and verified (null for a status line and for what wasn't wanted);
-    // an error is this reply's alone. kBroken: why the connection is of no more use.
-    base::Result<base::ChunkPtr> reply = base::ChunkPtr();
+    // kReply: the chunk, its stored bytes sealed and verified (null for a status line and for what
+    // wasn't wanted); an error is this reply's alone. kBroken: why the connection is of no more
+    // use.
+    base::Result<StoredChunk> reply = StoredChunk();
   };
 
   // Where the next bytes belong, in this order; the second may be empty. Valid until the next call.
@@ -48,7 +49,7 @@ class ReplyReceiver {
 
   base::Bytes buffered() const { return base::Bytes(buffer_).subspan(begin_, end_ - begin_); }
   void consume(std::size_t bytes);
-  void drop(std::uint64_t bytes, base::Result<base::ChunkPtr> outcome);
+  void drop(std::uint64_t bytes, base::Result<StoredChunk> outcome);
   Event read_head(const Expected* expected);
   Event begin_chunk(const Expected& expected, const ReplyHead& head);
   bool read_chunk_header(const Expected& expected);
@@ -62,11 +63,12 @@ class ReplyReceiver {
   Phase phase_ = Phase::kHead;
   std::uint64_t drop_left_ = 0;
   std::shared_ptr<base::Chunk> chunk_;
-  std::size_t chunk_bytes_ = 0;
-  std::size_t filled_ = 0;  // of chunk_
+  std::size_t envelope_bytes_ = 0;  // of the chunk under way
+  ChunkForm form_;                  // the same, once its header is there
+  std::uint32_t raw_bytes_ = 0;     // the same
+  std::size_t filled_ = 0;          // of chunk_
   proto::ChunkHasher hasher_;
-  proto::ChunkDigest wanted_digest_ = 0;
-  base::Result<base::ChunkPtr> outcome_ = base::ChunkPtr();
+  base::Result<StoredChunk> outcome_ = StoredChunk();
 };
 
 }  // namespace cistern::l2

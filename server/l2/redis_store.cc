@@ -147,6 +147,44 @@ void RedisStore::manifest_arrived(const std::shared_ptr<ManifestRead>& read) {
   });
 }
 
+void RedisStore::get_stamp(std::string key, Callback<std::optional<Stamp>> done) {
+  struct Ask {
+    std::optional<base::Error> error;
+    std::string begin;
+  };
+  auto ask = std::make_shared<Ask>();
+  const std::string name = manifest_name(options_->key_prefix, proto::as_bytes(key));
+  RedisControl::Exchange exchange;
+  exchange.commands = [name](base::TimePoint) {
+    return std::vector<RedisLink::Args>{
+        {"GETRANGE", name, "0", std::to_string(kManifestFixedBytes - 1)}};
+  };
+  exchange.on_reply = [ask](std::size_t, const redisReply& reply) {
+    ask->error = reply_error(reply);
+    ask->begin = reply_text(reply);
+  };
+  exchange.on_end = [this, ask, since = loop_.now(),
+                     done = std::move(done)](const RedisControl::Outcome& outcome) mutable {
+    Result<std::optional<Stamp>> result = std::nullopt;
+    if (!ask->error) ask->error = outcome.error;
+    if (ask->error) {
+      result = tl::unexpected(*ask->error);
+    } else if (!ask->begin.empty()) {
+      const auto stamp = decode_stamp(proto::as_bytes(ask->begin));
+      if (stamp) {
+        result = *stamp;
+      } else {
+        result = tl::unexpected(stamp.error());
+      }
+    }
+    count(L2Op::kGetStamp, result && !*result ? L2Result::kAbsent : result_of(result), since);
+    loop_.post([done = std::move(done), result = std::move(result)]() mutable {
+      done(std::move(result));
+    });
+  };
+  control_->submit(std::move(exchange));
+}
+
 void RedisStore::renew(const std::string& name, std::int64_t left_ms) {
   const auto max_ms =
       std::chrono::duration_cast<std::chrono::milliseconds>(options_->max_idle).count();
@@ -264,7 +302,7 @@ Result<RedisBulk*> RedisStore::pick_bulk() const {
 }
 
 Store::ReadId RedisStore::read_chunk(const std::string& key, const base::ValueMeta& meta,
-                                     std::uint64_t index, Callback<base::ChunkPtr> done) {
+                                     std::uint64_t index, Form, Callback<StoredChunk> done) {
   CHECK(index < meta.chunk_count());
   const ReadId id = ++last_read_;
   auto op = std::make_shared<RedisBulk::Op>();
@@ -275,11 +313,11 @@ Store::ReadId RedisStore::read_chunk(const std::string& key, const base::ValueMe
   op->expected.identity = {meta.version, chunk_key_hash(key_bytes),
                            static_cast<std::uint32_t>(index), meta.size_of_chunk(index)};
   op->done = [this, id, since = loop_.now(),
-              done = std::move(done)](Result<base::ChunkPtr> chunk) mutable {
+              done = std::move(done)](Result<StoredChunk> chunk) mutable {
     reads_.erase(id);
     count(L2Op::kReadChunk, result_of(chunk), since);
     if (chunk) {
-      metrics_.l2_bytes_read.add((*chunk)->size());
+      metrics_.l2_bytes_read.add(chunk->bytes->size());
     } else if (chunk.error().status == Status::kValueLost) {
       metrics_.l2_corrupt_chunks.add();
     }
@@ -307,26 +345,25 @@ void RedisStore::cancel_read(ReadId id) {
 }
 
 void RedisStore::write_chunk(const std::string& key, base::Version version, std::uint64_t index,
-                             base::ChunkPtr chunk, Callback<void> done) {
+                             StoredChunk chunk, Callback<void> done) {
   auto op = std::make_shared<RedisBulk::Op>();
   const base::Bytes key_bytes = proto::as_bytes(key);
   const std::string name = ChunkNames(options_->key_prefix, key_bytes, version).name(index);
   const ChunkIdentity identity{version, chunk_key_hash(key_bytes),
-                               static_cast<std::uint32_t>(index),
-                               static_cast<std::uint32_t>(chunk->size())};
-  const ChunkHeader header = encode_chunk_header(identity, chunk->digest());
+                               static_cast<std::uint32_t>(index), chunk.raw_bytes};
+  const ChunkHeader header = encode_chunk_header(identity, form_of(chunk));
   op->head = fmt::format("*5\r\n$3\r\nSET\r\n${}\r\n{}\r\n${}\r\n", name.size(), name,
-                         header.size() + chunk->size());
+                         header.size() + chunk.bytes->size());
   op->head += proto::as_text(header);
   const std::string ttl = ms_text(options_->provisional_ttl);
   op->tail = fmt::format("\r\n$2\r\nPX\r\n${}\r\n{}\r\n", ttl.size(), ttl);
-  op->done = [this, since = loop_.now(), size = chunk->size(),
-              done = std::move(done)](const Result<base::ChunkPtr>& reply) {
+  op->done = [this, since = loop_.now(), size = chunk.bytes->size(),
+              done = std::move(done)](const Result<StoredChunk>& reply) {
     count(L2Op::kWriteChunk, result_of(reply), since);
     if (reply) metrics_.l2_bytes_written.add(size);
     done(reply ? Result<void>() : tl::unexpected(reply.error()));
   };
-  op->chunk = std::move(chunk);
+  op->chunk = std::move(chunk.bytes);
   const auto bulk = pick_bulk();
   if (bulk) return (*bulk)->submit(std::move(op));
   loop_.post([op = std::move(op), error = bulk.error()] { op->done(tl::unexpected(error)); });

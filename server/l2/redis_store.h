@@ -36,11 +36,12 @@ class RedisStore final : public Store {
   // A value that has expired by the wall clock is not there. One without a TTL has its stay renewed
   // when less than three quarters of l2.max_idle are left.
   void get_manifest(std::string key, Callback<std::optional<Manifest>> done) override;
+  void get_stamp(std::string key, Callback<std::optional<Stamp>> done) override;
   ReadId read_chunk(const std::string& key, const base::ValueMeta& meta, std::uint64_t index,
-                    Callback<base::ChunkPtr> done) override;
+                    Form form, Callback<StoredChunk> done) override;
   void cancel_read(ReadId id) override;
   void write_chunk(const std::string& key, base::Version version, std::uint64_t index,
-                   base::ChunkPtr chunk, Callback<void> done) override;
+                   StoredChunk chunk, Callback<void> done) override;
   void expire_chunks(const ChunkSet& set, std::uint64_t first, std::uint64_t last, Duration ttl,
                      bool only_longer, Callback<std::uint64_t> done) override;
   // TOUCH replaces a manifest by one of the same version: then no chunk set was replaced.

@@ -31,6 +31,26 @@ inline bool is_missing(const base::Error& error) {
 template <typename T>
 using Callback = std::function<void(Result<T>)>;
 
+// How a chunk's bytes are stored. The numbers are the envelope's.
+enum class Codec : std::uint8_t { kRaw = 0, kZstd = 1 };
+enum class Form : std::uint8_t {
+  kRaw,     // as the writer's bytes
+  kStored,  // as they lie in the second tier, whatever the codec
+};
+
+// A chunk as it lies in a second tier, or as it shall.
+struct StoredChunk {
+  Codec codec = Codec::kRaw;
+  std::uint32_t raw_bytes = 0;        // of the writer's; what is stored is smaller, unless raw
+  proto::ChunkDigest raw_digest = 0;  // of the writer's bytes
+  base::ChunkPtr bytes;               // the stored ones, verified against their digest()
+
+  static StoredChunk raw(base::ChunkPtr chunk) {
+    const auto size = static_cast<std::uint32_t>(chunk->size());
+    return {Codec::kRaw, size, chunk->digest(), std::move(chunk)};
+  }
+};
+
 // A chunk set: all chunks that one PUT wrote.
 struct ChunkSet {
   std::string key;  // the value's
@@ -46,6 +66,16 @@ struct Manifest {
   std::vector<std::byte> inline_bytes;
   proto::ChunkDigest inline_digest = 0;  // of inline_bytes
 };
+
+// What tells one state of a manifest from every other: a write makes a new version, a TOUCH another
+// expiry.
+struct Stamp {
+  base::Version version = 0;
+  std::uint64_t expires_at_ms = 0;  // Unix ms; 0: never
+  bool operator==(const Stamp&) const = default;
+};
+inline Stamp stamp_of(const base::ValueMeta& meta) { return {meta.version, meta.expires_at_ms}; }
+
 inline constexpr std::size_t kInlineBytes = proto::kMaxInlineBytes;
 
 // What a committed write replaced or removed.
@@ -76,17 +106,24 @@ class Store {
   // reported as kValueLost.
   virtual void get_manifest(std::string key, Callback<std::optional<Manifest>> done) = 0;
 
+  // What the manifest says of itself now: a cheap question for who has read it before. Empty:
+  // nothing is there. What lies there is verified no further than that; kValueLost when it isn't a
+  // manifest.
+  virtual void get_stamp(std::string key, Callback<std::optional<Stamp>> done) = 0;
+
   // Reads and verifies one chunk into memory of its own (the caller has reserved it). kValueLost
-  // when it is missing, short, of another version or corrupt.
+  // when it is missing, short, of another version or corrupt. kRaw gives raw bytes only where
+  // something above the store decodes; a store itself gives every chunk as it is stored.
   using ReadId = std::uint64_t;
   virtual ReadId read_chunk(const std::string& key, const base::ValueMeta& meta,
-                            std::uint64_t index, Callback<base::ChunkPtr> done) = 0;
+                            std::uint64_t index, Form form, Callback<StoredChunk> done) = 0;
   // The callback is not called any more. The chunk's bytes, if under way, are received and dropped.
   virtual void cancel_read(ReadId id) = 0;
 
-  // Stores one chunk under the provisional expiry. `chunk` is held until the callback.
+  // Stores one chunk under the provisional expiry, in the form in which it is given. It is held
+  // until the callback.
   virtual void write_chunk(const std::string& key, base::Version version, std::uint64_t index,
-                           base::ChunkPtr chunk, Callback<void> done) = 0;
+                           StoredChunk chunk, Callback<void> done) = 0;
 
   // Sets the expiry of chunks [first, last) of a set, from now. With `only_longer` no expiry is
   // made shorter. Answers how many of them were there.

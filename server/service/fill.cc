@@ -177,14 +177,16 @@ void Fill::fetch() {
       index = next_fetch_++;
       ++in_flight_;
     }
-    reads_[index] = worker_.store->read_chunk(
-        key_->text, *meta_, index, [weak = weak_from_this(), index](Result<base::ChunkPtr> chunk) {
-          if (const auto self = weak.lock()) self->arrived(index, std::move(chunk));
-        });
+    reads_[index] =
+        worker_.store->read_chunk(key_->text, *meta_, index, l2::Form::kRaw,
+                                  [weak = weak_from_this(), index](Result<l2::StoredChunk> chunk) {
+                                    if (const auto self = weak.lock())
+                                      self->arrived(index, std::move(chunk));
+                                  });
   }
 }
 
-void Fill::arrived(std::uint64_t index, Result<base::ChunkPtr> chunk) {
+void Fill::arrived(std::uint64_t index, Result<l2::StoredChunk> chunk) {
   if (reads_.erase(index) == 0) return;
   if (!chunk) return fail(std::move(chunk.error()));
   Wakes wakes;
@@ -197,8 +199,8 @@ void Fill::arrived(std::uint64_t index, Result<base::ChunkPtr> chunk) {
     width_ = wider(width_, worker_.options);
     Slot* const slot = slot_at(index);
     CHECK(slot != nullptr && slot->shown == nullptr);
-    slot->shown = std::make_shared<const Shown>(std::move(*chunk), std::move(slot->share), room_,
-                                                weak_from_this());
+    slot->shown = std::make_shared<const Shown>(std::move(chunk->bytes), std::move(slot->share),
+                                                room_, weak_from_this());
     drop_passed(dropped);
     complete_now = keeps_ && arrived_ == meta_->chunk_count();
     if (!complete_now) collect(wakes);

@@ -113,7 +113,7 @@ class Fill : public std::enable_shared_from_this<Fill> {
   // The owner's loop, all below but where it says that any thread may call.
   void tend();
   void fetch();
-  void arrived(std::uint64_t index, Result<base::ChunkPtr> chunk);
+  void arrived(std::uint64_t index, Result<l2::StoredChunk> chunk);
   void fail(Error error);
   void end_if_unused();
   void close();

@@ -91,11 +91,12 @@ void NotingStore::get_manifest(std::string key, l2::Callback<std::optional<l2::M
 }
 
 l2::Store::ReadId NotingStore::read_chunk(const std::string& key, const base::ValueMeta& meta,
-                                          std::uint64_t index, l2::Callback<base::ChunkPtr> done) {
+                                          std::uint64_t index, l2::Form form,
+                                          l2::Callback<l2::StoredChunk> done) {
   const std::uint64_t hash = base::hash_key(proto::as_bytes(key));
-  return store_.read_chunk(key, meta, index,
+  return store_.read_chunk(key, meta, index, form,
                            [to = to_, hash, size = meta.size, version = meta.version,
-                            done = std::move(done)](base::Result<base::ChunkPtr> chunk) {
+                            done = std::move(done)](base::Result<l2::StoredChunk> chunk) {
                              if (!chunk) {
                                const bool missing = l2::is_missing(chunk.error());
                                note_failure(to, hash, chunk.error(),

@@ -51,11 +51,14 @@ class NotingStore final : public l2::Store {
 
   base::Result<void> available() const override { return store_.available(); }
   void get_manifest(std::string key, l2::Callback<std::optional<l2::Manifest>> done) override;
+  void get_stamp(std::string key, l2::Callback<std::optional<l2::Stamp>> done) override {
+    store_.get_stamp(std::move(key), std::move(done));
+  }
   ReadId read_chunk(const std::string& key, const base::ValueMeta& meta, std::uint64_t index,
-                    l2::Callback<base::ChunkPtr> done) override;
+                    l2::Form form, l2::Callback<l2::StoredChunk> done) override;
   void cancel_read(ReadId id) override { store_.cancel_read(id); }
   void write_chunk(const std::string& key, base::Version version, std::uint64_t index,
-                   base::ChunkPtr chunk, l2::Callback<void> done) override {
+                   l2::StoredChunk chunk, l2::Callback<void> done) override {
     store_.write_chunk(key, version, index, std::move(chunk), std::move(done));
   }
   void expire_chunks(const l2::ChunkSet& set, std::uint64_t first, std::uint64_t last,

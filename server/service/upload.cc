@@ -331,7 +331,8 @@ void UploadCore::store_chunk(base::ChunkPtr chunk) {
 void UploadCore::write(std::uint64_t index, base::ChunkPtr chunk) {
   ++writes_in_flight_;
   if (!std::exchange(any_written_, true)) renew();
-  worker_->store->write_chunk(key_.text, meta_.version, index, std::move(chunk),
+  worker_->store->write_chunk(key_.text, meta_.version, index,
+                              l2::StoredChunk::raw(std::move(chunk)),
                               [self = shared_from_this(), index](const Result<void>& result) {
                                 self->written(index, result);
                               });

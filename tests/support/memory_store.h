@@ -18,7 +18,7 @@
 
 namespace cistern::testing {
 
-enum class Step { kManifest, kRead, kWrite, kExpire, kCommit, kRemove };
+enum class Step { kManifest, kStamp, kRead, kWrite, kExpire, kCommit, kRemove };
 enum class Point { kBefore, kAfter };
 
 // What the stores of all workers share; one thread.
@@ -82,14 +82,26 @@ class MemoryStore : public l2::Store {
     });
   }
 
+  void get_stamp(std::string key, l2::Callback<std::optional<l2::Stamp>> done) override {
+    run<std::optional<l2::Stamp>>(Step::kStamp, std::move(done), [this, key] {
+      const auto found = l2_.manifests.find(key);
+      std::optional<l2::Stamp> stamp;
+      if (found != l2_.manifests.end() && !expired(found->second)) {
+        stamp = l2::stamp_of(found->second.meta);
+      }
+      return base::Result<std::optional<l2::Stamp>>(stamp);
+    });
+  }
+
   ReadId read_chunk(const std::string& key, const base::ValueMeta& meta, std::uint64_t index,
-                    l2::Callback<base::ChunkPtr> done) override {
+                    l2::Form, l2::Callback<l2::StoredChunk> done) override {
     const ReadId id = ++last_read_;
     reads_.insert(id);
-    auto unless_cancelled = [this, id, done = std::move(done)](base::Result<base::ChunkPtr> chunk) {
+    auto unless_cancelled = [this, id,
+                             done = std::move(done)](base::Result<l2::StoredChunk> chunk) {
       if (reads_.erase(id) > 0) done(std::move(chunk));
     };
-    run<base::ChunkPtr>(
+    run<l2::StoredChunk>(
         Step::kRead, std::move(unless_cancelled),
         [this, name = MemoryL2::ChunkName{key, meta.version, index}] { return read(name); });
     return id;
@@ -97,9 +109,9 @@ class MemoryStore : public l2::Store {
   void cancel_read(ReadId id) override { cancelled_ += reads_.erase(id); }
 
   void write_chunk(const std::string& key, base::Version version, std::uint64_t index,
-                   base::ChunkPtr chunk, l2::Callback<void> done) override {
+                   l2::StoredChunk chunk, l2::Callback<void> done) override {
     run<void>(Step::kWrite, std::move(done), [this, key, version, index, chunk] {
-      l2_.chunks[{key, version, index}] = {chunk, loop_.now() + provisional_ttl_};
+      l2_.chunks[{key, version, index}] = {chunk.bytes, loop_.now() + provisional_ttl_};
       return base::Result<void>();
     });
   }
@@ -160,7 +172,7 @@ class MemoryStore : public l2::Store {
     }
   }
 
-  base::Result<base::ChunkPtr> read(const MemoryL2::ChunkName& name) {
+  base::Result<l2::StoredChunk> read(const MemoryL2::ChunkName& name) {
     const auto found = l2_.chunks.find(name);
     if (found == l2_.chunks.end() || found->second.expires_at <= loop_.now()) {
       return base::fail(base::Status::kValueLost, "a chunk is missing");
@@ -169,7 +181,7 @@ class MemoryStore : public l2::Store {
     const auto copy = base::Chunk::allocate(bytes.size());
     std::copy(bytes.begin(), bytes.end(), copy->space().begin());
     copy->seal(bytes.size(), proto::chunk_digest(bytes));
-    return base::ChunkPtr(copy);
+    return l2::StoredChunk::raw(copy);
   }
 
   base::Result<l2::CommitResult> edit(const std::string& key, const base::Condition& condition,

@@ -149,13 +149,16 @@ TEST(Metrics, CountsByOperationAndStatus) {
   EXPECT_EQ(proto::all_statuses()[no_room].status, Status::kNoRoom);
   EXPECT_EQ(metrics->requests[1][no_room].get(), 1u);
   EXPECT_EQ(metrics->puts_rejected[no_room].get(), 1u);
-  EXPECT_EQ(metrics->l2[4][6].get(), 1u);
+  EXPECT_EQ(metrics->l2[static_cast<std::size_t>(L2Op::kCommit)][6].get(), 1u);
   EXPECT_EQ(metrics->bytes_in.get(), 7u);
   EXPECT_EQ(metrics->open_streams.get(), 1);
   // The bounds are inclusive; past the last one is the bucket without a bound.
   EXPECT_EQ(metrics->request_latency[1].count(0), 1u);
-  EXPECT_EQ(metrics->l2_latency[4].count(kLatencyBounds.size()), 1u);
-  EXPECT_DOUBLE_EQ(metrics->l2_latency[4].sum_seconds(), 100.0);
+  EXPECT_EQ(
+      metrics->l2_latency[static_cast<std::size_t>(L2Op::kCommit)].count(kLatencyBounds.size()),
+      1u);
+  EXPECT_DOUBLE_EQ(metrics->l2_latency[static_cast<std::size_t>(L2Op::kCommit)].sum_seconds(),
+                   100.0);
 }
 
 TEST(Metrics, TablesAreComplete) {

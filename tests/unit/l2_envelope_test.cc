@@ -67,14 +67,14 @@ Status status_of(std::string_view key, std::string_view stored) {
 std::string forged(const std::string& json, std::uint64_t version, std::uint64_t chunk_count,
                    std::string_view payload, bool is_inline) {
   std::string fixed(kManifestFixedBytes, '\0');
-  std::memcpy(fixed.data(), "CSTM\1", 5);
+  std::memcpy(fixed.data(), "CSTM\2", 5);
   fixed[5] = is_inline ? 1 : 0;
   auto* const at = reinterpret_cast<std::byte*>(fixed.data());
   proto::store_le(at + 8, version);
   proto::store_le(at + 16, chunk_count);
-  proto::store_le(at + 24, static_cast<std::uint32_t>(json.size()));
-  proto::store_le(at + 28, static_cast<std::uint32_t>(payload.size()));
-  proto::store_le(at + 32, proto::chunk_digest(as_bytes(fixed + json)));
+  proto::store_le(at + 32, static_cast<std::uint32_t>(json.size()));
+  proto::store_le(at + 36, static_cast<std::uint32_t>(payload.size()));
+  proto::store_le(at + 40, proto::chunk_digest(as_bytes(fixed + json)));
   return fixed + json + std::string(payload);
 }
 
@@ -126,7 +126,7 @@ TEST(ManifestEnvelope, LargestManifestFitsItsBound) {
 
 TEST(ManifestEnvelope, VersionAndChunkCountStandAtFixedOffsets) {
   const std::string stored = encode_manifest(as_bytes("k"), chunked_manifest());
-  EXPECT_EQ(stored.substr(0, 5), "CSTM\1");
+  EXPECT_EQ(stored.substr(0, 5), "CSTM\2");
   EXPECT_EQ(proto::load_le<std::uint64_t>(as_bytes(stored).data() + 8), 0x0123456789abcdefu);
   EXPECT_EQ(proto::load_le<std::uint64_t>(as_bytes(stored).data() + 16), 11u);
 }
@@ -159,7 +159,7 @@ TEST(ManifestEnvelope, RefusesRandomBytes) {
   for (int i = 0; i < 2000; ++i) {
     std::string bytes(random() % 200, '\0');
     for (char& c : bytes) c = static_cast<char>(random());
-    if (i % 2 == 0 && bytes.size() >= 5) std::memcpy(bytes.data(), "CSTM\1", 5);
+    if (i % 2 == 0 && bytes.size() >= 5) std::memcpy(bytes.data(), "CSTM\2", 5);
     EXPECT_EQ(status_of("key", bytes), Status::kValueLost);
   }
 }
@@ -172,7 +172,7 @@ TEST(ManifestEnvelope, RefusesTheManifestOfAnotherKey) {
 
 TEST(ManifestEnvelope, RefusesLengthsThatLie) {
   const std::string stored = encode_manifest(as_bytes("key"), inline_manifest("some value"));
-  for (const std::size_t field : {std::size_t{24}, std::size_t{28}}) {
+  for (const std::size_t field : {std::size_t{32}, std::size_t{36}}) {
     for (const std::uint32_t lie : {0u, 1u, 0x7fffffffu, 0x80000000u, 0xffffffffu, 0xfffffff0u}) {
       std::string bytes = stored;
       proto::store_le(reinterpret_cast<std::byte*>(bytes.data()) + field, lie);
@@ -210,8 +210,6 @@ TEST(ManifestEnvelope, RefusesSizesThatContradictEachOther) {
       {"chunk_bytes", 4096},
       {"chunk_bytes", 32 * proto::kMiB},
       {"chunk_bytes", 1ull << 32},
-      {"expires_at", -5},
-      {"expires_at", ~std::uint64_t{0}},
       {"version", "123"},
       {"version", "0123456789abcdeg"},
       {"digest", ""},
@@ -243,23 +241,70 @@ TEST(ManifestEnvelope, RefusesAnInlineValueWithoutItsDigest) {
 
 TEST(ChunkEnvelope, AcceptsOnlyItsOwnHeader) {
   const ChunkIdentity identity{0x1122334455667788, chunk_key_hash(as_bytes("key")), 7, 1000};
-  const ChunkHeader header = encode_chunk_header(identity, 0xabcdef);
-  const auto digest = decode_chunk_header(identity, header);
-  ASSERT_TRUE(digest);
-  EXPECT_EQ(*digest, 0xabcdefu);
+  const ChunkForm raw{Codec::kRaw, 1000, 0xabcdef, 0xabcdef};
+  const ChunkHeader header = encode_chunk_header(identity, raw);
+  const auto form = decode_chunk_header(identity, header, kChunkHeaderBytes + 1000);
+  ASSERT_TRUE(form);
+  EXPECT_EQ(form->codec, Codec::kRaw);
+  EXPECT_EQ(form->stored_bytes, 1000u);
+  EXPECT_EQ(form->raw_digest, 0xabcdefu);
+  EXPECT_EQ(form->stored_digest, 0xabcdefu);
   for (std::size_t bit = 0; bit < 8 * header.size(); ++bit) {
     ChunkHeader flipped = header;
     flipped[bit / 8] ^= std::byte{1} << (bit % 8);
-    EXPECT_FALSE(decode_chunk_header(identity, flipped)) << bit;
+    EXPECT_FALSE(decode_chunk_header(identity, flipped, kChunkHeaderBytes + 1000)) << bit;
+  }
+  for (const std::uint64_t bytes : {0, 56, 999, 1055, 1057}) {
+    EXPECT_FALSE(decode_chunk_header(identity, header, bytes)) << bytes;
   }
   for (const ChunkIdentity& other :
        {ChunkIdentity{1, identity.key_hash, 7, 1000}, ChunkIdentity{identity.version, 1, 7, 1000},
         ChunkIdentity{identity.version, identity.key_hash, 8, 1000},
         ChunkIdentity{identity.version, identity.key_hash, 7, 999}}) {
-    const auto refused = decode_chunk_header(other, header);
+    const auto refused = decode_chunk_header(other, header, kChunkHeaderBytes + 1000);
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().status, Status::kValueLost);
   }
+}
+
+TEST(ChunkEnvelope, ACompressedChunkIsSmallerThanItsBytes) {
+  const ChunkIdentity identity{0x1122334455667788, chunk_key_hash(as_bytes("key")), 7, 1000};
+  const auto decoded = [&](Codec codec, std::uint32_t stored_bytes) {
+    const ChunkHeader header = encode_chunk_header(identity, {codec, stored_bytes, 1, 2});
+    return decode_chunk_header(identity, header, kChunkHeaderBytes + stored_bytes);
+  };
+  const auto form = decoded(Codec::kZstd, 999);
+  ASSERT_TRUE(form) << form.error().message;
+  EXPECT_EQ(form->codec, Codec::kZstd);
+  EXPECT_EQ(form->stored_bytes, 999u);
+  EXPECT_EQ(form->raw_digest, 1u);
+  EXPECT_EQ(form->stored_digest, 2u);
+  EXPECT_TRUE(decoded(Codec::kZstd, 1));
+  for (const std::uint32_t bytes : {0u, 1000u, 1001u, 0x7fffffffu, 0xffffffffu}) {
+    EXPECT_FALSE(decoded(Codec::kZstd, bytes)) << bytes;
+  }
+  EXPECT_FALSE(decoded(Codec::kRaw, 1000)) << "raw, and the two digests differ";
+  EXPECT_FALSE(decoded(Codec::kRaw, 999));
+  for (int codec = 2; codec < 256; ++codec) {
+    EXPECT_FALSE(decoded(static_cast<Codec>(codec), 999)) << codec;
+    EXPECT_FALSE(decoded(static_cast<Codec>(codec), 1000)) << codec;
+  }
+}
+
+TEST(ManifestEnvelope, ItsStampIsTheVersionAndTheExpiry) {
+  const Manifest manifest = chunked_manifest();
+  const std::string stored = encode_manifest(as_bytes("key"), manifest);
+  const auto stamp = decode_stamp(as_bytes(stored).first(kManifestFixedBytes));
+  ASSERT_TRUE(stamp) << stamp.error().message;
+  EXPECT_EQ(*stamp, stamp_of(manifest.meta));
+  EXPECT_EQ(decode_stamp(as_bytes(stored).first(kManifestFixedBytes - 1)).error().status,
+            Status::kValueLost);
+  std::string other = stored;
+  other[0] = 'X';
+  EXPECT_EQ(decode_stamp(as_bytes(other)).error().status, Status::kValueLost);
+  std::string absurd = stored;
+  proto::store_le(reinterpret_cast<std::byte*>(absurd.data()) + 24, ~std::uint64_t{0});
+  EXPECT_EQ(decode_stamp(as_bytes(absurd)).error().status, Status::kValueLost);
 }
 
 TEST(Names, AreReadableWhereTheyCanBeAndNeverCollide) {

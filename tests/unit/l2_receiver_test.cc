@@ -30,9 +30,10 @@ std::string payload_of(std::size_t bytes, std::uint64_t seed) {
 }
 
 std::string chunk_reply(std::uint32_t index, const std::string& payload) {
+  const auto size = static_cast<std::uint32_t>(payload.size());
+  const proto::ChunkDigest digest = proto::chunk_digest(as_bytes(payload));
   const ChunkHeader header =
-      encode_chunk_header(identity_of(index, static_cast<std::uint32_t>(payload.size())),
-                          proto::chunk_digest(as_bytes(payload)));
+      encode_chunk_header(identity_of(index, size), {Codec::kRaw, size, digest, digest});
   return "$" + std::to_string(header.size() + payload.size()) + "\r\n" +
          std::string(as_text(header)) + payload + "\r\n";
 }
@@ -41,7 +42,7 @@ std::string chunk_reply(std::uint32_t index, const std::string& payload) {
 struct Feeder {
   ReplyReceiver receiver;
   std::vector<ReplyReceiver::Expected> expected;
-  std::vector<base::Result<base::ChunkPtr>> replies;
+  std::vector<base::Result<StoredChunk>> replies;
   std::string broken;
   std::size_t direct_bytes = 0;  // that went to where there was room for more than the small buffer
 
@@ -101,13 +102,13 @@ TEST(ReplyReceiver, TakesRepliesInPiecesOfAnySize) {
     ASSERT_EQ(feeder.replies.size(), feeder.expected.size()) << most;
     for (std::size_t i = 0; i < 20; ++i) {
       const auto* reply = &feeder.replies[6 * i];
-      EXPECT_TRUE(reply[0] && *reply[0] == nullptr);
-      ASSERT_TRUE(reply[1] && *reply[1] != nullptr);
-      EXPECT_EQ(as_text((*reply[1])->bytes()), payloads[i]);
-      EXPECT_EQ((*reply[1])->digest(), proto::chunk_digest(as_bytes(payloads[i])));
+      EXPECT_TRUE(reply[0] && reply[0]->bytes == nullptr);
+      ASSERT_TRUE(reply[1] && reply[1]->bytes != nullptr);
+      EXPECT_EQ(as_text(reply[1]->bytes->bytes()), payloads[i]);
+      EXPECT_EQ(reply[1]->bytes->digest(), proto::chunk_digest(as_bytes(payloads[i])));
       EXPECT_EQ(reply[2].error().status, Status::kValueLost);
       EXPECT_EQ(reply[3].error().status, Status::kL2Unavailable);
-      EXPECT_TRUE(reply[4] && *reply[4] == nullptr);
+      EXPECT_TRUE(reply[4] && reply[4]->bytes == nullptr);
       EXPECT_EQ(reply[5].error().status, Status::kValueLost);
     }
   }
@@ -125,6 +126,29 @@ TEST(ReplyReceiver, ReceivesPayloadIntoTheChunkItself) {
   EXPECT_GE(feeder.direct_bytes, kBytes - 512);
 }
 
+TEST(ReplyReceiver, GivesACompressedChunkAsItIsStored) {
+  const std::string payload = payload_of(700, 3);
+  const proto::ChunkDigest digest = proto::chunk_digest(as_bytes(payload));
+  const auto reply = [&](std::uint32_t claimed) {
+    const ChunkHeader header =
+        encode_chunk_header(identity_of(0, 1000), {Codec::kZstd, claimed, 0xabc, digest});
+    return "$" + std::to_string(header.size() + payload.size()) + "\r\n" +
+           std::string(as_text(header)) + payload + "\r\n";
+  };
+  std::mt19937_64 random(1);
+  Feeder feeder;
+  for (int i = 0; i < 3; ++i) feeder.expected.push_back({true, true, identity_of(0, 1000)});
+  feeder.feed(reply(700) + reply(699) + reply(701), random, 100);
+  ASSERT_EQ(feeder.replies.size(), 3u) << feeder.broken;
+  ASSERT_TRUE(feeder.replies[0]) << feeder.replies[0].error().message;
+  EXPECT_EQ(feeder.replies[0]->codec, Codec::kZstd);
+  EXPECT_EQ(feeder.replies[0]->raw_bytes, 1000u);
+  EXPECT_EQ(feeder.replies[0]->raw_digest, 0xabcu);
+  EXPECT_EQ(as_text(feeder.replies[0]->bytes->bytes()), payload);
+  EXPECT_EQ(feeder.replies[1].error().status, Status::kValueLost);
+  EXPECT_EQ(feeder.replies[2].error().status, Status::kValueLost);
+}
+
 TEST(ReplyReceiver, AllocatesNothingForWhatIsNotWanted) {
   const std::uint64_t before = base::Chunk::live_bytes();
   constexpr std::size_t kBytes = 1 << 20;
@@ -139,10 +163,11 @@ TEST(ReplyReceiver, AllocatesNothingForWhatIsNotWanted) {
   EXPECT_EQ(base::Chunk::live_bytes(), before);
   feeder.feed(std::string_view(reply).substr(kBytes / 2), random, 1 << 16);
   ASSERT_EQ(feeder.replies.size(), 1u);
-  EXPECT_TRUE(feeder.replies[0] && *feeder.replies[0] == nullptr);
+  EXPECT_TRUE(feeder.replies[0] && feeder.replies[0]->bytes == nullptr);
   feeder.feed(reply, random, 1 << 16);
   ASSERT_EQ(feeder.replies.size(), 2u);
-  EXPECT_TRUE(feeder.replies[1] && *feeder.replies[1] != nullptr) << "the hasher started over";
+  EXPECT_TRUE(feeder.replies[1] && feeder.replies[1]->bytes != nullptr)
+      << "the hasher started over";
 }
 
 TEST(ReplyReceiver, GivesUpOnWhatIsNotTheProtocol) {

@@ -200,7 +200,7 @@ TEST_F(RedisFaultsTest, SurvivesKillingRedisInMidTransfer) {
   const Value value = make_value("key", 8 * 65536, 1);
   put(value);
   proxy.close_gate_after(2, 60000);
-  std::vector<Answer<base::ChunkPtr>> reads;
+  std::vector<Answer<StoredChunk>> reads;
   for (std::uint64_t i = 0; i < value.count(); ++i) reads.push_back(start_read(value, i));
   std::vector<Answer<void>> writes;
   for (std::uint64_t i = 0; i < value.count(); ++i) writes.push_back(start_write(value, i));
@@ -233,7 +233,7 @@ TEST_F(RedisFaultsTest, ACancelledReadIsNeverAnswered) {
   const std::uint64_t live = base::Chunk::live_bytes();
   proxy.close_gate_after(1, 60000);
   std::vector<Store::ReadId> ids(value.count());
-  std::vector<Answer<base::ChunkPtr>> reads;
+  std::vector<Answer<StoredChunk>> reads;
   for (std::uint64_t i = 0; i < value.count(); ++i) reads.push_back(start_read(value, i, &ids[i]));
   EXPECT_TRUE(wait(reads[0]));
   ASSERT_TRUE(loop.run_until([&] { return proxy.withheld() > 0; }));
@@ -278,13 +278,13 @@ TEST_F(RedisFaultsTest, AReadCancelledAfterItsBytesCameIsNeverAnswered) {
   Store::ReadId second = 0;
   // The one's callback cancels the other, whose answer may have been posted already.
   int calls = 0;
-  const auto cancel_both = [&](const Result<base::ChunkPtr>&) {
+  const auto cancel_both = [&](const Result<StoredChunk>&) {
     ++calls;
     store->cancel_read(first);
     store->cancel_read(second);
   };
-  first = store->read_chunk("key", value.manifest.meta, 0, cancel_both);
-  second = store->read_chunk("key", value.manifest.meta, 1, cancel_both);
+  first = store->read_chunk("key", value.manifest.meta, 0, Form::kStored, cancel_both);
+  second = store->read_chunk("key", value.manifest.meta, 1, Form::kStored, cancel_both);
   ASSERT_TRUE(loop.run_until([&] { return calls > 0; }));
   EXPECT_TRUE(read(value, 0));
   EXPECT_EQ(calls, 1);
@@ -302,7 +302,7 @@ TEST_F(RedisFaultsTest, ACancelledReadThatWasNotSentIsNotSent) {
   std::vector<Answer<void>> writes;
   for (int i = 0; i < 200; ++i) writes.push_back(start_write(value, 0));
   std::vector<Store::ReadId> ids(10);
-  std::vector<Answer<base::ChunkPtr>> reads;
+  std::vector<Answer<StoredChunk>> reads;
   for (auto& id : ids) reads.push_back(start_read(value, 1, &id));
   loop.run_for(milliseconds(50));
   for (const auto id : ids) store->cancel_read(id);
@@ -320,7 +320,7 @@ TEST_F(RedisFaultsTest, TheQueueIsBounded) {
   const Value value = make_value("key", 65536, 1);
   put(value);
   proxy.freeze(true);
-  std::vector<Answer<base::ChunkPtr>> reads;
+  std::vector<Answer<StoredChunk>> reads;
   for (int i = 0; i < 9; ++i) reads.push_back(start_read(value, 0));
   EXPECT_EQ(wait(reads[8]).error().status, Status::kL2Busy);
   std::vector<Answer<CommitResult>> commits;

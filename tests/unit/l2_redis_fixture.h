@@ -143,21 +143,26 @@ class StoreFixture : public ::testing::Test {
     store->remove(key, condition, answer.take());
     return wait(answer);
   }
-  Answer<base::ChunkPtr> start_read(const Value& value, std::uint64_t index,
-                                    Store::ReadId* id = nullptr) {
-    Answer<base::ChunkPtr> answer;
-    const auto given = store->read_chunk(value.key, value.manifest.meta, index, answer.take());
+  Answer<StoredChunk> start_read(const Value& value, std::uint64_t index,
+                                 Store::ReadId* id = nullptr) {
+    Answer<StoredChunk> answer;
+    const auto given =
+        store->read_chunk(value.key, value.manifest.meta, index, Form::kStored, answer.take());
     if (id != nullptr) *id = given;
     EXPECT_FALSE(answer.has_come()) << "called back inside the call";
     return answer;
   }
   Result<base::ChunkPtr> read(const Value& value, std::uint64_t index) {
-    return wait(start_read(value, index));
+    auto chunk = wait(start_read(value, index));
+    if (!chunk) return tl::unexpected(chunk.error());
+    EXPECT_EQ(chunk->codec, Codec::kRaw);
+    EXPECT_EQ(chunk->raw_digest, chunk->bytes->digest());
+    return chunk->bytes;
   }
   Answer<void> start_write(const Value& value, std::uint64_t index) {
     Answer<void> answer;
-    store->write_chunk(value.key, value.manifest.meta.version, index, value.chunks[index],
-                       answer.take());
+    store->write_chunk(value.key, value.manifest.meta.version, index,
+                       StoredChunk::raw(value.chunks[index]), answer.take());
     EXPECT_FALSE(answer.has_come()) << "called back inside the call";
     return answer;
   }
@@ -190,9 +195,10 @@ class StoreFixture : public ::testing::Test {
     const ChunkHeader header = encode_chunk_header(
         {value.manifest.meta.version, chunk_key_hash(proto::as_bytes(value.key)),
          static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(chunk->size())},
-        chunk->digest());
+        form_of(StoredChunk::raw(chunk)));
     return std::string(proto::as_text(header)) + std::string(proto::as_text(chunk->bytes()));
   }
+  static bool same(const StoredChunk& a, const base::ChunkPtr& b) { return same(a.bytes, b); }
   static bool same(const base::ChunkPtr& a, const base::ChunkPtr& b) {
     return std::ranges::equal(a->bytes(), b->bytes()) && a->digest() == b->digest();
   }

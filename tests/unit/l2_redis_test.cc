@@ -62,7 +62,7 @@ TEST_F(RedisStoreTest, PipelinesReadsAndWrites) {
   open(options);
   const Value value = make_value("many", 64 * 65536, 5, 65536);
   put(value);
-  std::vector<Answer<base::ChunkPtr>> reads;
+  std::vector<Answer<StoredChunk>> reads;
   for (std::uint64_t i = 0; i < value.count(); ++i) reads.push_back(start_read(value, i));
   for (std::uint64_t i = 0; i < value.count(); ++i) {
     const auto chunk = wait(reads[i]);

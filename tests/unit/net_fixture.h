@@ -242,13 +242,16 @@ class SilentStore final : public l2::Store {
   void get_manifest(std::string, l2::Callback<std::optional<l2::Manifest>> done) override {
     keep(std::move(done));
   }
-  ReadId read_chunk(const std::string&, const base::ValueMeta&, std::uint64_t,
-                    l2::Callback<base::ChunkPtr> done) override {
+  void get_stamp(std::string, l2::Callback<std::optional<l2::Stamp>> done) override {
+    keep(std::move(done));
+  }
+  ReadId read_chunk(const std::string&, const base::ValueMeta&, std::uint64_t, l2::Form,
+                    l2::Callback<l2::StoredChunk> done) override {
     keep(std::move(done));
     return 0;
   }
   void cancel_read(ReadId) override {}
-  void write_chunk(const std::string&, base::Version, std::uint64_t, base::ChunkPtr,
+  void write_chunk(const std::string&, base::Version, std::uint64_t, l2::StoredChunk,
                    l2::Callback<void> done) override {
     keep(std::move(done));
   }

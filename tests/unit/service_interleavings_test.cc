@@ -17,14 +17,23 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::size_t kLarge = 11 * kChunk + 17;  // 12 chunks, kept in L1
-constexpr std::size_t kHuge = 12 * kMiB + 5;     // passes by L1
+constexpr std::size_t kHuge = 12 * kMiB + 5;      // passes by L1
 
-enum class Operation { kPutSmall, kPutLarge, kPutHuge, kPutTooLarge, kDelete, kTouch, kExpiry,
-                       kUnknownPut, kLost };
+enum class Operation {
+  kPutSmall,
+  kPutLarge,
+  kPutHuge,
+  kPutTooLarge,
+  kDelete,
+  kTouch,
+  kExpiry,
+  kUnknownPut,
+  kLost
+};
 constexpr std::array kOperations = {
-    Operation::kPutSmall, Operation::kPutLarge, Operation::kPutHuge,    Operation::kPutTooLarge,
-    Operation::kDelete,   Operation::kTouch,    Operation::kExpiry,     Operation::kUnknownPut,
-    Operation::kLost};
+    Operation::kPutSmall,    Operation::kPutLarge,   Operation::kPutHuge,
+    Operation::kPutTooLarge, Operation::kDelete,     Operation::kTouch,
+    Operation::kExpiry,      Operation::kUnknownPut, Operation::kLost};
 
 enum class Pause {
   kManifestAsked,     // the question is on its way to L2
@@ -36,11 +45,11 @@ enum class Pause {
   kMiddleAsked,
   kMiddleAnswered,
   kLastAsked,
-  kLastAnswered,      // what remains is the publication
-  kWindowFull,        // the one that joined has read nothing
-  kLetGo,             // and was let go of, and has not come for more
-  kParked,            // its window was given to somebody else
-  kPublished,         // all is in L1, and the readers have not read it yet
+  kLastAnswered,  // what remains is the publication
+  kWindowFull,    // the one that joined has read nothing
+  kLetGo,         // and was let go of, and has not come for more
+  kParked,        // its window was given to somebody else
+  kPublished,     // all is in L1, and the readers have not read it yet
 };
 
 // What a reader sees: the value from before the operation, the one that it wrote, nothing, or that
@@ -56,34 +65,34 @@ struct Row {
 
 // What who asks after the operation sees, wherever the fill stands.
 //                                   small large huge too-large delete touch expiry unknown lost
-constexpr std::array<Sees, 9> kAfter = {N, N,   N,   A,        A,     O,    A,     O,      A};
+constexpr std::array<Sees, 9> kAfter = {N, N, N, A, A, O, A, O, A};
 
 constexpr Row kKept[] = {
     //                        PUT small large huge too-large delete touch expiry unknown lost
-    {Pause::kManifestAsked,    {N,      N,    N,   A,        A,     O,    A,     O,      A}},
-    {Pause::kManifestAnswered, {O,      O,    O,   O,        O,     O,    A,     O,      L}},
-    {Pause::kMakingRoom,       {O,      O,    O,   O,        O,     O,    A,     O,      L}},
-    {Pause::kFirstAsked,       {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kFirstAnswered,    {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kMiddleAsked,      {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kMiddleAnswered,   {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kLastAsked,        {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kLastAnswered,     {O,      O,    O,   O,        O,     O,    O,     O,      O}},
-    {Pause::kPublished,        {O,      O,    O,   O,        O,     O,    O,     O,      O}},
+    {Pause::kManifestAsked, {N, N, N, A, A, O, A, O, A}},
+    {Pause::kManifestAnswered, {O, O, O, O, O, O, A, O, L}},
+    {Pause::kMakingRoom, {O, O, O, O, O, O, A, O, L}},
+    {Pause::kFirstAsked, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kFirstAnswered, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kMiddleAsked, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kMiddleAnswered, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kLastAsked, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kLastAnswered, {O, O, O, O, O, O, O, O, O}},
+    {Pause::kPublished, {O, O, O, O, O, O, O, O, O}},
 };
 
 constexpr Row kPassing[] = {
     //                        PUT small large huge too-large delete touch expiry unknown lost
-    {Pause::kManifestAsked,    {N,      N,    N,   A,        A,     O,    A,     O,      A}},
-    {Pause::kManifestAnswered, {O,      O,    O,   O,        O,     O,    A,     O,      L}},
-    {Pause::kAdmission,        {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kFirstAsked,       {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kFirstAnswered,    {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kMiddleAsked,      {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kMiddleAnswered,   {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kWindowFull,       {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kLetGo,            {O,      O,    O,   O,        O,     O,    O,     O,      L}},
-    {Pause::kParked,           {O,      O,    O,   O,        O,     O,    O,     O,      L}},
+    {Pause::kManifestAsked, {N, N, N, A, A, O, A, O, A}},
+    {Pause::kManifestAnswered, {O, O, O, O, O, O, A, O, L}},
+    {Pause::kAdmission, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kFirstAsked, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kFirstAnswered, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kMiddleAsked, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kMiddleAnswered, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kWindowFull, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kLetGo, {O, O, O, O, O, O, O, O, L}},
+    {Pause::kParked, {O, O, O, O, O, O, O, O, L}},
 };
 
 class Scene : public Workers {
@@ -97,14 +106,22 @@ class Scene : public Workers {
   // Two readers, stopped; both begin on worker 0, whose L2 or loop stands still.
   void begin() {
     switch (pause_) {
-      case Pause::kManifestAsked: return begin_at(Step::kManifest, Point::kBefore, 0);
-      case Pause::kManifestAnswered: return begin_at(Step::kManifest, Point::kAfter, 0);
-      case Pause::kFirstAsked: return begin_at(Step::kRead, Point::kBefore, 0);
-      case Pause::kFirstAnswered: return begin_at(Step::kRead, Point::kAfter, 0);
-      case Pause::kMiddleAsked: return begin_at(Step::kRead, Point::kBefore, 4);
-      case Pause::kMiddleAnswered: return begin_at(Step::kRead, Point::kAfter, 4);
-      case Pause::kLastAsked: return begin_at(Step::kRead, Point::kBefore, 11);
-      case Pause::kLastAnswered: return begin_at(Step::kRead, Point::kAfter, 11);
+      case Pause::kManifestAsked:
+        return begin_at(Step::kManifest, Point::kBefore, 0);
+      case Pause::kManifestAnswered:
+        return begin_at(Step::kManifest, Point::kAfter, 0);
+      case Pause::kFirstAsked:
+        return begin_at(Step::kRead, Point::kBefore, 0);
+      case Pause::kFirstAnswered:
+        return begin_at(Step::kRead, Point::kAfter, 0);
+      case Pause::kMiddleAsked:
+        return begin_at(Step::kRead, Point::kBefore, 4);
+      case Pause::kMiddleAnswered:
+        return begin_at(Step::kRead, Point::kAfter, 4);
+      case Pause::kLastAsked:
+        return begin_at(Step::kRead, Point::kBefore, 11);
+      case Pause::kLastAnswered:
+        return begin_at(Step::kRead, Point::kAfter, 11);
       case Pause::kMakingRoom: {
         for (int i = 0; i < 2000; ++i) put("fill" + std::to_string(i), text_of(3, 4000));
         store(0).pause(Step::kManifest, Point::kAfter);
@@ -153,12 +170,15 @@ class Scene : public Workers {
   // Through worker 1, to its end.
   void run(Operation operation) {
     switch (operation) {
-      case Operation::kPutSmall: return write(100);
-      case Operation::kPutLarge: return write(5 * kChunk);
-      case Operation::kPutHuge: return write(9 * kMiB);
+      case Operation::kPutSmall:
+        return write(100);
+      case Operation::kPutLarge:
+        return write(5 * kChunk);
+      case Operation::kPutHuge:
+        return write(9 * kMiB);
       case Operation::kPutTooLarge: {
-        const auto put = open("k", std::string(shared().options.max_value_bytes + 1, 'x'), {}, true,
-                              1);
+        const auto put =
+            open("k", std::string(shared().options.max_value_bytes + 1, 'x'), {}, true, 1);
         settle();
         EXPECT_EQ(put->status(), Status::kValueTooLarge);
         return;
@@ -258,10 +278,10 @@ class Scene : public Workers {
   }
   Status touch_elsewhere(std::uint64_t ttl_ms) {
     Status status = Status::kInternal;
-    const auto touch = service(1).touch(
-        {proto::as_bytes("k"), ttl_ms, {}}, [&](const proto::Result<proto::Done>& done) {
-          status = done ? Status::kOk : done.error().status;
-        });
+    const auto touch = service(1).touch({proto::as_bytes("k"), ttl_ms, {}},
+                                        [&](const proto::Result<proto::Done>& done) {
+                                          status = done ? Status::kOk : done.error().status;
+                                        });
     settle();
     return status;
   }
