@@ -44,6 +44,8 @@ target_link_libraries(dep_asio INTERFACE Threads::Threads)
 cistern_dependency(TARGET hiredis MODULE hiredis PACKAGE libhiredis-dev)
 # JSON: user metadata, the manifest's header, /stats.
 cistern_dependency(TARGET json HEADER nlohmann/json.hpp PACKAGE nlohmann-json3-dev)
+# zstd: compressed chunks, in the second tier and on the wire.
+cistern_dependency(TARGET zstd MODULE libzstd PACKAGE libzstd-dev)
 # The configuration file.
 cistern_dependency(TARGET yaml MODULE yaml-cpp PACKAGE libyaml-cpp-dev)
 # Command lines.

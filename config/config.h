@@ -26,10 +26,12 @@ using proto::Endpoint;
 using std::chrono::milliseconds;
 
 enum class L2Kind : std::uint8_t { kNone, kRedis };
+enum class Compression : std::uint8_t { kAuto, kZstd, kNone };
 enum class LogLevel : std::uint8_t { kTrace, kDebug, kInfo, kWarn, kError };
 enum class LogFormat : std::uint8_t { kJson, kText };
 // As written in the file.
 std::string_view name(L2Kind kind);
+std::string_view name(Compression algorithm);
 std::string_view name(LogLevel level);
 std::string_view name(LogFormat format);
 
@@ -86,6 +88,13 @@ struct Config {
   struct Storage {
     std::uint64_t chunk_bytes = proto::kDefaultChunkBytes;
     milliseconds default_ttl{0};  // 0: no expiry
+    struct Packing {
+      Compression algorithm = Compression::kAuto;
+      unsigned level = 1;
+      std::uint64_t min_bytes = 4 * proto::kKiB;
+      std::optional<unsigned> threads;
+      bool operator==(const Packing&) const = default;
+    } compression;
     bool operator==(const Storage&) const = default;
   } storage;
 

@@ -15,6 +15,7 @@ namespace cistern::config {
 namespace {
 
 constexpr std::array<std::string_view, 2> kL2Kinds = {"none", "redis"};
+constexpr std::array<std::string_view, 3> kCompressions = {"auto", "zstd", "none"};
 constexpr std::array<std::string_view, 5> kLogLevels = {"trace", "debug", "info", "warn", "error"};
 constexpr std::array<std::string_view, 2> kLogFormats = {"json", "text"};
 constexpr std::string_view kAuto = "auto";
@@ -204,6 +205,8 @@ struct Choice {
 template <>
 struct Format<L2Kind> : Choice<L2Kind, kL2Kinds> {};
 template <>
+struct Format<Compression> : Choice<Compression, kCompressions> {};
+template <>
 struct Format<LogLevel> : Choice<LogLevel, kLogLevels> {};
 template <>
 struct Format<LogFormat> : Choice<LogFormat, kLogFormats> {};
@@ -244,6 +247,9 @@ std::vector<std::string> written_from(const std::vector<Endpoint>& endpoints) {
 }  // namespace
 
 std::string_view name(L2Kind kind) { return kL2Kinds.at(static_cast<std::size_t>(kind)); }
+std::string_view name(Compression algorithm) {
+  return kCompressions.at(static_cast<std::size_t>(algorithm));
+}
 std::string_view name(LogLevel level) { return kLogLevels.at(static_cast<std::size_t>(level)); }
 std::string_view name(LogFormat format) { return kLogFormats.at(static_cast<std::size_t>(format)); }
 

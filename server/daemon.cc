@@ -13,6 +13,7 @@ namespace {
 // linger after their end.
 constexpr rlim_t kOtherFiles = 192;
 constexpr rlim_t kFilesPerWorker = 8;
+constexpr unsigned kMostCodecThreads = 8;  // that are made without being asked for
 
 unsigned worker_count(const config::Config& config, std::uint64_t limit_bytes) {
   return config.server.workers.value_or(
@@ -63,6 +64,27 @@ l2::RedisOptions redis_options(const config::Config& config) {
   options.connections_per_worker = redis.connections_per_worker;
   options.max_idle = config.l2.max_idle;
   options.provisional_ttl = config.l2.provisional_ttl;
+  return options;
+}
+
+l2::CodecOptions codec_options(const config::Config& config, unsigned workers) {
+  const auto& compression = config.storage.compression;
+  l2::CodecOptions options;
+  switch (compression.algorithm) {
+    case config::Compression::kAuto:
+      options.packing = l2::Packing::kAuto;
+      break;
+    case config::Compression::kZstd:
+      options.packing = l2::Packing::kZstd;
+      break;
+    case config::Compression::kNone:
+      options.packing = l2::Packing::kNone;
+      break;
+  }
+  options.level = static_cast<int>(compression.level);
+  options.min_bytes = static_cast<std::uint32_t>(compression.min_bytes);
+  options.threads = compression.threads.value_or(std::clamp(workers / 2, 1u, kMostCodecThreads));
+  options.chunk_bytes = static_cast<std::uint32_t>(config.storage.chunk_bytes);
   return options;
 }
 
@@ -123,6 +145,11 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
   if (config.l2.kind == config::L2Kind::kRedis) {
     demand.l2_connections = config.l2.redis.connections_per_worker;
     demand.l2_connection_bytes = l2::kConnectionBytes;
+  }
+  if (config.l2.kind != config::L2Kind::kNone) {
+    result.codec =
+        l2::codec_memory(codec_options(config, result.workers), result.workers, demand.limit_bytes);
+    demand.codec_bytes = result.codec.total();
   }
   demand.l1_bytes = config.l1.max_bytes;
   demand.max_connections = config.limits.max_connections;

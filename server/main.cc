@@ -16,6 +16,7 @@
 #include "server/base/log.h"
 #include "server/daemon.h"
 #include "server/l1/memory_keeper.h"
+#include "server/l2/codec_store.h"
 #include "server/l2/redis_store.h"
 #include "server/net/memory_plan.h"
 #include "server/net/server.h"
@@ -84,11 +85,13 @@ void connect_sources(admin::Sources& sources, const net::Server& server) {
   };
 }
 
-net::StoreFactory store_factory(const config::Config& config) {
+// `pool` is there exactly where there is an L2.
+net::StoreFactory store_factory(const config::Config& config, l2::CodecPool* pool) {
   if (config.l2.kind == config::L2Kind::kNone) return {};
-  return [options = redis_options(config)](base::Loop& loop, asio::io_context& io,
-                                           base::WorkerMetrics& metrics) {
-    return std::make_unique<l2::RedisStore>(options, io, loop, metrics);
+  return [options = redis_options(config), pool](base::Loop& loop, asio::io_context& io,
+                                                 base::WorkerMetrics& metrics) {
+    auto store = std::make_unique<l2::RedisStore>(options, io, loop, metrics);
+    return std::make_unique<l2::CodecStore>(std::move(store), *pool, loop, metrics);
   };
 }
 
@@ -103,6 +106,10 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   l1::Cache cache({.budget_bytes = memory.budgets.l1, .max_age = config.l1.max_age}, ledger);
   l1::MemoryKeeper memory_keeper(cache, ledger, base::MemoryProbe(memory.limit_cgroup));
   service::Shared shared(service_options(config), cache, ledger);
+  std::optional<l2::CodecPool> codec_pool;
+  if (config.l2.kind != config::L2Kind::kNone) {
+    codec_pool.emplace(codec_options(config, memory.workers), memory.codec, ledger);
+  }
 
   admin::Sources sources;
   sources.version = CISTERN_VERSION;
@@ -111,11 +118,13 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   sources.cache = &cache;
   sources.ledger = &ledger;
   sources.memory = &memory_keeper;
+  sources.codec_pool = codec_pool ? &*codec_pool : nullptr;
   sources.started = std::chrono::steady_clock::now();
 
   net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
-  net::Server server(std::move(options), shared, store_factory(config));
+  net::Server server(std::move(options), shared,
+                     store_factory(config, codec_pool ? &*codec_pool : nullptr));
   connect_sources(sources, server);
   server.every(kSweepPeriod, [&cache](base::TimePoint now) {
     cache.sweep(kSweepEntries, now);
@@ -141,6 +150,7 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
                       {"transfers_bytes", memory.budgets.transfers},
                       {"connections_bytes", memory.budgets.connections},
                       {"l2_buffers_bytes", memory.budgets.l2_buffers},
+                      {"codec_bytes", memory.budgets.codec},
                       {"base_bytes", memory.budgets.base}});
 
   const int signal = signals.wait();

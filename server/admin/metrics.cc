@@ -63,6 +63,7 @@ class Collector {
     connections();
     first_tier();
     second_tier();
+    codec();
     memory();
     own();
     return std::move(families_);
@@ -213,6 +214,24 @@ class Collector {
       const double count = sum([&](const WorkerMetrics& w) -> auto& { return w.lost[why]; });
       if (count > 0) add(lost, count, {label("reason", name(static_cast<base::Loss>(why)))});
     }
+  }
+
+  void codec() {
+    if (sources_.codec_pool == nullptr) return;
+    MetricFamily& faults = family(Id::kDecodeFaults);
+    for (std::size_t fault = 0; fault < codec::kFaultCount; ++fault) {
+      add(faults, sum([&](const WorkerMetrics& w) -> auto& { return w.decode_faults[fault]; }),
+          {label("reason", codec::kFaultLabels[fault])});
+    }
+    const l2::CodecPool::Stats stats = sources_.codec_pool->stats();
+    MetricFamily& waiting = family(Id::kCodecWaiting);
+    MetricFamily& busy = family(Id::kCodecSeconds);
+    for (const std::size_t work : {std::size_t{0}, std::size_t{1}}) {
+      const std::string_view name = work == 0 ? "encode" : "decode";
+      add(waiting, static_cast<double>(stats.queued[work]), {label("work", name)});
+      add(busy, seconds(stats.busy[work]), {label("work", name)});
+    }
+    one(Id::kCodecContexts, stats.context_bytes);
   }
 
   void memory() {

@@ -13,6 +13,7 @@
 #include "server/base/metrics.h"
 #include "server/l1/cache.h"
 #include "server/l1/memory_keeper.h"
+#include "server/l2/codec_pool.h"
 
 namespace cistern::admin {
 
@@ -27,6 +28,7 @@ struct Sources {
   const l1::Cache* cache = nullptr;
   const base::Ledger* ledger = nullptr;
   const l1::MemoryKeeper* memory = nullptr;
+  const l2::CodecPool* codec_pool = nullptr;  // null without an L2
   base::TimePoint started;
   // Connections that are open; how those that aren't have ended, by reason.
   std::function<std::uint64_t()> connections;

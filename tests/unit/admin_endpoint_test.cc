@@ -29,6 +29,7 @@ class AdminTest : public testing::Test {
     sources_.cache = &cache_;
     sources_.ledger = &ledger_;
     sources_.memory = &memory_;
+    sources_.codec_pool = &codec_pool_;
     sources_.started = std::chrono::steady_clock::now();
     sources_.connections = [] { return 3; };
     sources_.connection_ends = [] {
@@ -45,8 +46,10 @@ class AdminTest : public testing::Test {
                         .l1 = 8 * proto::kMiB,
                         .transfers = 8 * proto::kMiB,
                         .held = 4 * proto::kMiB,
-                        .connections = proto::kMiB}};
+                        .connections = proto::kMiB,
+                        .codec = 8 * proto::kMiB}};
   l1::Cache cache_{{.budget_bytes = 8 * proto::kMiB}, ledger_};
+  l2::CodecPool codec_pool_{{}, l2::codec_memory({}, 2, 64 * proto::kMiB), ledger_};
   l1::MemoryKeeper memory_{cache_, ledger_, base::MemoryProbe({})};
   WorkerMetrics workers_[2];
   base::Duration silence_{0};
