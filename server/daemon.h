@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "server/base/log.h"
 #include "server/base/memory.h"
+#include "server/l2/memcached_options.h"
 #include "server/l2/redis_options.h"
 #include "server/net/server.h"
 #include "server/service/service.h"
@@ -15,6 +16,7 @@ namespace cistern {
 
 log::Options log_options(const config::Config& config);
 l2::RedisOptions redis_options(const config::Config& config);
+l2::MemcachedOptions memcached_options(const config::Config& config);
 service::Options service_options(const config::Config& config);
 
 struct MemoryBudgets {

@@ -16,6 +16,7 @@
 #include "server/base/log.h"
 #include "server/daemon.h"
 #include "server/l1/memory_keeper.h"
+#include "server/l2/memcached_store.h"
 #include "server/l2/redis_store.h"
 #include "server/net/memory_plan.h"
 #include "server/net/server.h"
@@ -84,8 +85,15 @@ void connect_sources(admin::Sources& sources, const net::Server& server) {
   };
 }
 
-net::StoreFactory store_factory(const config::Config& config) {
+// `pool` is null unless memcached is the second tier.
+net::StoreFactory store_factory(const config::Config& config,
+                                const std::shared_ptr<l2::MemcachedPool>& pool) {
   if (config.l2.kind == config::L2Kind::kNone) return {};
+  if (pool != nullptr) {
+    return [pool](base::Loop& loop, asio::io_context&, base::WorkerMetrics& metrics) {
+      return std::make_unique<l2::MemcachedStore>(pool, loop, metrics);
+    };
+  }
   return [options = redis_options(config)](base::Loop& loop, asio::io_context& io,
                                            base::WorkerMetrics& metrics) {
     return std::make_unique<l2::RedisStore>(options, io, loop, metrics);
@@ -115,7 +123,12 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
 
   net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
-  net::Server server(std::move(options), shared, store_factory(config));
+  std::shared_ptr<l2::MemcachedPool> pool;
+  if (config.l2.kind == config::L2Kind::kMemcached) {
+    pool = std::make_shared<l2::MemcachedPool>(memcached_options(config));
+    sources.l2_servers = [pool] { return pool->states(); };
+  }
+  net::Server server(std::move(options), shared, store_factory(config, pool));
   connect_sources(sources, server);
   server.every(kSweepPeriod, [&cache](base::TimePoint now) {
     cache.sweep(kSweepEntries, now);

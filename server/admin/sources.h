@@ -13,6 +13,7 @@
 #include "server/base/metrics.h"
 #include "server/l1/cache.h"
 #include "server/l1/memory_keeper.h"
+#include "server/l2/server_state.h"
 
 namespace cistern::admin {
 
@@ -35,6 +36,8 @@ struct Sources {
   std::function<base::Duration()> loop_silence;
   // Whether every worker reaches L2; why not.
   std::function<base::Result<void>()> l2_ready;
+  // The servers of an L2 that has several; empty otherwise.
+  std::function<std::vector<l2::ServerState>()> l2_servers;
   std::atomic<State> state{State::kStarting};
 };
 
