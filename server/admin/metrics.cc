@@ -224,6 +224,11 @@ class Collector {
             return w.l2_latency[op];
           });
     }
+    MetricFamily& lost = family(Id::kL2Lost);
+    for (std::size_t why = 0; why < base::kLossCount; ++why) {
+      const double count = sum([&](const WorkerMetrics& w) -> auto& { return w.lost[why]; });
+      if (count > 0) add(lost, count, {label("reason", name(static_cast<base::Loss>(why)))});
+    }
   }
 
   void memory() {

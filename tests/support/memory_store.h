@@ -175,7 +175,7 @@ class MemoryStore : public l2::Store {
   base::Result<l2::StoredChunk> read(const MemoryL2::ChunkName& name) {
     const auto found = l2_.chunks.find(name);
     if (found == l2_.chunks.end() || found->second.expires_at <= loop_.now()) {
-      return base::fail(base::Status::kValueLost, "a chunk is missing");
+      return base::lost(base::Loss::kMissing, "a chunk is missing");
     }
     const base::Bytes bytes = found->second.chunk->bytes();
     const auto copy = base::Chunk::allocate(bytes.size());

@@ -148,6 +148,7 @@ TEST_F(AdminTest, StatsFitOneFrame) {
 
 // METRICS.md has a row for each metric that exists, and for no other:
 // | `name` | type | labels | unit | help |
+// and one for each reason for which a value is lost.
 TEST_F(AdminTest, ThePageHasEveryMetric) {
   std::ifstream file(std::string(CISTERN_SOURCE_DIR) + "/server/admin/METRICS.md");
   ASSERT_TRUE(file);
@@ -166,6 +167,9 @@ TEST_F(AdminTest, ThePageHasEveryMetric) {
         << info.unit << " | " << info.help << " |";
     expected.insert(row.str());
   }
+#define CISTERN_LOSS(enumerator, label, help) expected.insert("| `" label "` | " help " |");
+#include "server/base/loss.def"
+#undef CISTERN_LOSS
   for (const std::string& row : expected) EXPECT_TRUE(rows.contains(row)) << "missing: " << row;
   for (const std::string& row : rows) EXPECT_TRUE(expected.contains(row)) << "no such: " << row;
 }
@@ -177,6 +181,7 @@ TEST_F(AdminTest, CollectsWhatTheTableSays) {
     EXPECT_TRUE(table.emplace(info.name, info).second) << info.name << " twice";
   }
   for (WorkerMetrics& worker : workers_) worker.count_put_rejected(proto::Status::kNoRoom);
+  for (WorkerMetrics& worker : workers_) worker.count_lost(base::Loss::kMissing);
   std::set<std::string> collected;
   for (const prometheus::MetricFamily& family : Metrics(sources_).Collect()) {
     ASSERT_TRUE(table.contains(family.name)) << family.name;
