@@ -25,7 +25,7 @@ namespace cistern::config {
 using proto::Endpoint;
 using std::chrono::milliseconds;
 
-enum class L2Kind : std::uint8_t { kNone, kRedis };
+enum class L2Kind : std::uint8_t { kNone, kRedis, kMemcached };
 enum class Compression : std::uint8_t { kAuto, kZstd, kNone };
 enum class LogLevel : std::uint8_t { kTrace, kDebug, kInfo, kWarn, kError };
 enum class LogFormat : std::uint8_t { kJson, kText };
@@ -34,6 +34,13 @@ std::string_view name(L2Kind kind);
 std::string_view name(Compression algorithm);
 std::string_view name(LogLevel level);
 std::string_view name(LogFormat format);
+
+// A TCP address to connect to. An IPv6 address stands without brackets.
+struct HostPort {
+  std::string host;
+  std::uint16_t port = 0;
+  bool operator==(const HostPort&) const = default;
+};
 
 // A part of a whole, in thousandths.
 struct Share {
@@ -107,6 +114,17 @@ struct Config {
     bool operator==(const Redis&) const = default;
   };
 
+  struct Memcached {
+    std::vector<HostPort> servers = {{"127.0.0.1", 11211}};  // at least one
+    std::vector<unsigned> weights = {1};                     // one for each, or a single 1
+    std::string key_prefix = "cistern:";
+    std::uint64_t item_max_bytes = proto::kMiB;
+    std::optional<unsigned> pool_threads;
+    milliseconds connect_timeout{1'000};
+    milliseconds op_timeout{2'000};
+    bool operator==(const Memcached&) const = default;
+  };
+
   struct L2 {
     L2Kind kind = L2Kind::kNone;
     milliseconds max_idle = std::chrono::hours(7 * 24);
@@ -115,6 +133,7 @@ struct Config {
     unsigned prefetch_chunks = 4;
     milliseconds negative_ttl{0};  // 0: what is absent isn't remembered
     Redis redis;
+    Memcached memcached;
     bool operator==(const L2&) const = default;
   } l2;
 

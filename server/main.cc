@@ -17,6 +17,7 @@
 #include "server/daemon.h"
 #include "server/l1/memory_keeper.h"
 #include "server/l2/codec_store.h"
+#include "server/l2/memcached_store.h"
 #include "server/l2/redis_store.h"
 #include "server/net/memory_plan.h"
 #include "server/net/server.h"
@@ -85,13 +86,20 @@ void connect_sources(admin::Sources& sources, const net::Server& server) {
   };
 }
 
-// `pool` is there exactly where there is an L2.
-net::StoreFactory store_factory(const config::Config& config, l2::CodecPool* pool) {
+// The pools are there where the second tier needs them: `codecs` with any, `memcached` with that.
+net::StoreFactory store_factory(const config::Config& config, l2::CodecPool* codecs,
+                                const std::shared_ptr<l2::MemcachedPool>& memcached) {
   if (config.l2.kind == config::L2Kind::kNone) return {};
-  return [options = redis_options(config), pool](base::Loop& loop, asio::io_context& io,
-                                                 base::WorkerMetrics& metrics) {
-    auto store = std::make_unique<l2::RedisStore>(options, io, loop, metrics);
-    return std::make_unique<l2::CodecStore>(std::move(store), *pool, loop, metrics);
+  return [options = redis_options(config), codecs, memcached](
+             base::Loop& loop, asio::io_context& io,
+             base::WorkerMetrics& metrics) -> std::unique_ptr<l2::Store> {
+    std::unique_ptr<l2::Store> store;
+    if (memcached != nullptr) {
+      store = std::make_unique<l2::MemcachedStore>(memcached, loop, metrics);
+    } else {
+      store = std::make_unique<l2::RedisStore>(options, io, loop, metrics);
+    }
+    return std::make_unique<l2::CodecStore>(std::move(store), *codecs, loop, metrics);
   };
 }
 
@@ -123,8 +131,13 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
 
   net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
+  std::shared_ptr<l2::MemcachedPool> pool;
+  if (config.l2.kind == config::L2Kind::kMemcached) {
+    pool = std::make_shared<l2::MemcachedPool>(memcached_options(config));
+    sources.l2_servers = [pool] { return pool->states(); };
+  }
   net::Server server(std::move(options), shared,
-                     store_factory(config, codec_pool ? &*codec_pool : nullptr));
+                     store_factory(config, codec_pool ? &*codec_pool : nullptr, pool));
   connect_sources(sources, server);
   server.every(kSweepPeriod, [&cache](base::TimePoint now) {
     cache.sweep(kSweepEntries, now);

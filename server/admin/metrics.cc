@@ -188,8 +188,24 @@ class Collector {
     one(Id::kL1Revoked, stats.revoked);
   }
 
+  void l2_servers() {
+    if (!sources_.l2_servers) return;
+    const std::vector<l2::ServerState> servers = sources_.l2_servers();
+    const auto each = [&](Id id, auto value_of) {
+      MetricFamily& to = family(id);
+      for (const l2::ServerState& server : servers) {
+        add(to, static_cast<double>(value_of(server)), {label("server", server.name)});
+      }
+    };
+    each(Id::kL2ServerUp, [](const l2::ServerState& s) { return s.is_up ? 1 : 0; });
+    each(Id::kL2ServerWaiting, [](const l2::ServerState& s) { return s.waiting; });
+    each(Id::kL2ServerFailures, [](const l2::ServerState& s) { return s.failures; });
+    each(Id::kL2ServerRefused, [](const l2::ServerState& s) { return s.refused; });
+  }
+
   void second_tier() {
     if (!sources_.has_l2) return;
+    l2_servers();
     one(Id::kL2Up, sources_.l2_ready() ? 1.0 : 0.0);
     MetricFamily& counts = family(Id::kL2Operations);
     for (std::size_t op = 0; op < base::kL2OpCount; ++op) {

@@ -14,6 +14,7 @@
 #include "server/l1/cache.h"
 #include "server/l1/memory_keeper.h"
 #include "server/l2/codec_pool.h"
+#include "server/l2/server_state.h"
 
 namespace cistern::admin {
 
@@ -37,6 +38,8 @@ struct Sources {
   std::function<base::Duration()> loop_silence;
   // Whether every worker reaches L2; why not.
   std::function<base::Result<void>()> l2_ready;
+  // The servers of an L2 that has several; empty otherwise.
+  std::function<std::vector<l2::ServerState>()> l2_servers;
   std::atomic<State> state{State::kStarting};
 };
 

@@ -100,6 +100,9 @@ class Store {
 
   // Whether an operation may be tried now; Error says why not (kL2Unavailable while it reconnects).
   virtual Result<void> available() const = 0;
+  // Whether the operator may call this daemon ready. Not less than available(): a store of several
+  // servers goes on without one of them, and says so elsewhere.
+  virtual Result<void> ready() const { return available(); }
 
   // Empty: the store says that nothing is there. An envelope that fails its checks is removed and
   // reported as kValueLost.

@@ -51,6 +51,7 @@ class NotingStore final : public l2::Store {
       : store_(store), to_{reasons, loop, metrics} {}
 
   base::Result<void> available() const override { return store_.available(); }
+  base::Result<void> ready() const override { return store_.ready(); }
   void get_manifest(std::string key, l2::Callback<std::optional<l2::Manifest>> done) override;
   void get_stamp(std::string key, l2::Callback<std::optional<l2::Stamp>> done) override {
     store_.get_stamp(std::move(key), std::move(done));
