@@ -84,12 +84,20 @@ void connect_sources(admin::Sources& sources, const net::Server& server) {
   };
 }
 
-net::StoreFactory store_factory(const config::Config& config) {
+// The second tier: what makes each worker's store, and what the stores of all workers share.
+struct SecondTier {
+  net::StoreFactory make_store;  // empty where there is none
+  std::vector<std::shared_ptr<const l2::Breaker>> breakers;
+};
+
+SecondTier second_tier(const config::Config& config) {
   if (config.l2.kind == config::L2Kind::kNone) return {};
-  return [options = redis_options(config)](base::Loop& loop, asio::io_context& io,
-                                           base::WorkerMetrics& metrics) {
-    return std::make_unique<l2::RedisStore>(options, io, loop, metrics);
-  };
+  const l2::RedisOptions options = redis_options(config);
+  const auto breaker = l2::Breaker::make(display(options.url));
+  return {[options, breaker](base::Loop& loop, asio::io_context& io, base::WorkerMetrics& metrics) {
+            return std::make_unique<l2::RedisStore>(options, io, loop, metrics, breaker);
+          },
+          {breaker}};
 }
 
 int serve(const config::Config& config, const MemoryBudgets& memory) {
@@ -115,7 +123,9 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
 
   net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
-  net::Server server(std::move(options), shared, store_factory(config));
+  const SecondTier tier = second_tier(config);
+  sources.breakers = tier.breakers;
+  net::Server server(std::move(options), shared, tier.make_store);
   connect_sources(sources, server);
   server.every(kSweepPeriod, [&cache](base::TimePoint now) {
     cache.sweep(kSweepEntries, now);

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "server/base/metrics.h"
 #include "server/l1/cache.h"
 #include "server/l1/memory_keeper.h"
+#include "server/l2/breaker.h"
 
 namespace cistern::admin {
 
@@ -35,6 +37,8 @@ struct Sources {
   std::function<base::Duration()> loop_silence;
   // Whether every worker reaches L2; why not.
   std::function<base::Result<void>()> l2_ready;
+  // One for each server of the second tier.
+  std::vector<std::shared_ptr<const l2::Breaker>> breakers;
   std::atomic<State> state{State::kStarting};
 };
 
