@@ -42,6 +42,8 @@ inline bool is_retryable(Status status) { return info(status).retryable; }
 struct Error {
   Status status = Status::kInternal;
   std::string message;
+  // Of kNotFound: the second tier could not be asked (l2.on_failure.get: miss).
+  bool degraded = false;
 };
 
 template <typename T>

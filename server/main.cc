@@ -90,17 +90,20 @@ struct SecondTier {
   std::vector<std::shared_ptr<const l2::Breaker>> breakers;
 };
 
-SecondTier second_tier(const config::Config& config) {
-  if (config.l2.kind == config::L2Kind::kNone) return {};
-  const l2::RedisOptions options = redis_options(config);
+base::Result<SecondTier> second_tier(const config::Config& config) {
+  if (config.l2.kind == config::L2Kind::kNone) return SecondTier{};
+  const base::Result<l2::RedisOptions> redis = redis_options(config);
+  if (!redis) return tl::unexpected(redis.error());
+  const l2::RedisOptions& options = *redis;
   const auto breaker = l2::Breaker::make(display(options.url));
-  return {[options, breaker](base::Loop& loop, asio::io_context& io, base::WorkerMetrics& metrics) {
-            return std::make_unique<l2::RedisStore>(options, io, loop, metrics, breaker);
-          },
-          {breaker}};
+  return SecondTier{
+      [options, breaker](base::Loop& loop, asio::io_context& io, base::WorkerMetrics& metrics) {
+        return std::make_unique<l2::RedisStore>(options, io, loop, metrics, breaker);
+      },
+      {breaker}};
 }
 
-int serve(const config::Config& config, const MemoryBudgets& memory) {
+int serve(const config::Config& config, const MemoryBudgets& memory, const SecondTier& tier) {
   Signals signals;
   log::init(log_options(config));
   raise_file_limit(config, memory.workers);
@@ -116,6 +119,8 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   sources.version = CISTERN_VERSION;
   sources.l2_kind = config::name(config.l2.kind);
   sources.has_l2 = config.l2.kind != config::L2Kind::kNone;
+  sources.serves_without_l2 = config.l2.on_failure.get == config::OnGetFailure::kMiss &&
+                              config.l2.on_failure.put == config::OnPutFailure::kL1Only;
   sources.cache = &cache;
   sources.ledger = &ledger;
   sources.memory = &memory_keeper;
@@ -123,7 +128,6 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
 
   net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
-  const SecondTier tier = second_tier(config);
   sources.breakers = tier.breakers;
   net::Server server(std::move(options), shared, tier.make_store);
   connect_sources(sources, server);
@@ -175,9 +179,14 @@ int run(const Arguments& arguments) {
     std::fprintf(stderr, "%s\n", memory.error().message.c_str());
     return kExitConfig;
   }
+  const auto tier = second_tier(*loaded);
+  if (!tier) {
+    std::fprintf(stderr, "%s\n", tier.error().message.c_str());
+    return kExitConfig;
+  }
   if (arguments.print) std::fputs(config::print(*loaded).c_str(), stdout);
   if (arguments.print || arguments.check) return EXIT_SUCCESS;
-  const int status = serve(*loaded, *memory);
+  const int status = serve(*loaded, *memory, *tier);
   log::shutdown();
   return status;
 }

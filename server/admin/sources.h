@@ -25,6 +25,8 @@ struct Sources {
   std::string version;
   std::string l2_kind;  // as configured
   bool has_l2 = false;
+  // Whether requests are answered without it, too (l2.on_failure: {get: miss, put: l1_only}).
+  bool serves_without_l2 = false;
   std::vector<const base::WorkerMetrics*> workers;
   const l1::Cache* cache = nullptr;
   const base::Ledger* ledger = nullptr;

@@ -124,6 +124,10 @@ TEST_F(AdminTest, ReadinessGivesItsReasons) {
   const auto json = nlohmann::json::parse(lost.body);
   EXPECT_EQ(json["reasons"][0]["reason"], "l2_unreachable");
   EXPECT_EQ(json["reasons"][0]["text"], "no \"route\"");
+  sources_.serves_without_l2 = true;
+  const Health degraded = readiness(sources_);
+  EXPECT_EQ(degraded.status, 200);
+  EXPECT_EQ(nlohmann::json::parse(degraded.body)["degraded"][0]["reason"], "l2_unreachable");
   sources_.state = State::kDraining;
   EXPECT_NE(readiness(sources_).body.find("draining"), std::string::npos);
   sources_.state = State::kStarting;
