@@ -3,6 +3,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <utility>
+
+#include <fmt/format.h>
 
 #include "server/net/memory_plan.h"
 
@@ -16,10 +22,30 @@ constexpr rlim_t kFilesPerWorker = 8;
 constexpr unsigned kMostCodecThreads = 8;  // that are made without being asked for
 // What l2.memcached.pool_threads: auto stands for, unless there are more servers.
 constexpr unsigned kUsualPoolThreads = 4;
+constexpr std::size_t kMaxPasswordBytes = 1024;
 
 unsigned worker_count(const config::Config& config, std::uint64_t limit_bytes) {
   return config.server.workers.value_or(
       std::min(base::usable_cores(), net::most_workers(limit_bytes)));
+}
+
+base::Result<std::string> password_of(const config::Config::Redis& redis) {
+  const auto bad = [&](std::string_view what) {
+    return base::fail(base::Status::kBadRequest,
+                      fmt::format("l2.redis.password_file: {}: {}; expected a file that the daemon "
+                                  "may read, whose first line is the password",
+                                  redis.password_file, what));
+  };
+  if (!redis.url.password.empty()) return bad("l2.redis.url has a login already");
+  if (redis.password_file.empty()) return bad("l2.redis.user is given without it");
+  std::ifstream file(redis.password_file);
+  if (!file) return bad(std::strerror(errno));
+  std::string password;
+  std::getline(file, password);
+  if (password.ends_with('\r')) password.pop_back();
+  if (password.empty()) return bad("its first line is empty");
+  if (password.size() > kMaxPasswordBytes) return bad("its first line is longer than 1024 bytes");
+  return password;
 }
 
 }  // namespace
@@ -48,7 +74,7 @@ log::Options log_options(const config::Config& config) {
   return options;
 }
 
-l2::RedisOptions redis_options(const config::Config& config) {
+base::Result<l2::RedisOptions> redis_options(const config::Config& config) {
   const config::Config::Redis& redis = config.l2.redis;
   l2::RedisOptions options;
   if (redis.url.endpoint.kind == proto::Endpoint::Kind::kUnix) {
@@ -60,6 +86,12 @@ l2::RedisOptions redis_options(const config::Config& config) {
   options.url.db = redis.url.database;
   options.url.user = redis.url.username;
   options.url.password = redis.url.password;
+  if (!redis.user.empty()) options.url.user = redis.user;
+  if (!redis.password_file.empty() || !redis.user.empty()) {
+    auto password = password_of(redis);
+    if (!password) return tl::unexpected(password.error());
+    options.url.password = std::move(*password);
+  }
   options.key_prefix = redis.key_prefix;
   options.connect_timeout = redis.connect_timeout;
   options.op_timeout = redis.op_timeout;
@@ -127,6 +159,8 @@ service::Options service_options(const config::Config& config) {
   options.ttl_jitter = config.l1.ttl_jitter.per_mille / 1000.0;
   options.fill_patience = config.l1.fill_patience;
   options.fill_finish_percent = config.l1.fill_finish_percent;
+  options.miss_on_failure = config.l2.on_failure.get == config::OnGetFailure::kMiss;
+  options.l1_only_on_failure = config.l2.on_failure.put == config::OnPutFailure::kL1Only;
   return options;
 }
 

@@ -16,7 +16,8 @@
 namespace cistern {
 
 log::Options log_options(const config::Config& config);
-l2::RedisOptions redis_options(const config::Config& config);
+// Reads l2.redis.password_file, if there is one.
+base::Result<l2::RedisOptions> redis_options(const config::Config& config);
 l2::MemcachedOptions memcached_options(const config::Config& config);
 service::Options service_options(const config::Config& config);
 

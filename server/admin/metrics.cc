@@ -203,10 +203,25 @@ class Collector {
     each(Id::kL2ServerRefused, [](const l2::ServerState& s) { return s.refused; });
   }
 
+  void breakers() {
+    const auto each = [this](Id id, auto&& value_of) {
+      MetricFamily& values = family(id);
+      for (const auto& breaker : sources_.breakers) {
+        add(values, static_cast<double>(value_of(breaker->figures())),
+            {label("endpoint", breaker->endpoint())});
+      }
+    };
+    using Figures = l2::Breaker::Figures;
+    each(Id::kBreakerState, [](const Figures& f) { return static_cast<int>(f.state); });
+    each(Id::kBreakerOpens, [](const Figures& f) { return f.opens; });
+    each(Id::kBreakerProbes, [](const Figures& f) { return f.probes; });
+  }
+
   void second_tier() {
     if (!sources_.has_l2) return;
     l2_servers();
     one(Id::kL2Up, sources_.l2_ready() ? 1.0 : 0.0);
+    breakers();
     MetricFamily& counts = family(Id::kL2Operations);
     for (std::size_t op = 0; op < base::kL2OpCount; ++op) {
       for (std::size_t result = 0; result < base::kL2ResultCount; ++result) {
