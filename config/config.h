@@ -26,10 +26,16 @@ using proto::Endpoint;
 using std::chrono::milliseconds;
 
 enum class L2Kind : std::uint8_t { kNone, kRedis };
+// What happens to what L1 has when L2 can't be asked whether it is current.
+enum class OnStale : std::uint8_t { kServe, kError };
+// How a daemon learns of other daemons' writes.
+enum class Invalidation : std::uint8_t { kTracking, kNone };
 enum class LogLevel : std::uint8_t { kTrace, kDebug, kInfo, kWarn, kError };
 enum class LogFormat : std::uint8_t { kJson, kText };
 // As written in the file.
 std::string_view name(L2Kind kind);
+std::string_view name(OnStale on_stale);
+std::string_view name(Invalidation invalidation);
 std::string_view name(LogLevel level);
 std::string_view name(LogFormat format);
 
@@ -63,7 +69,8 @@ struct Config {
   struct L1 {
     std::optional<std::uint64_t> max_bytes;
     milliseconds max_age{0};  // 0: no bound
-    Share ttl_jitter;         // 0 where there is no L2
+    milliseconds max_staleness{5'000};
+    Share ttl_jitter;  // 0 where there is no L2
     milliseconds fill_patience{100};
     unsigned fill_finish_percent = 20;
     bool operator==(const L1&) const = default;
@@ -95,6 +102,7 @@ struct Config {
     milliseconds connect_timeout{1'000};
     milliseconds op_timeout{2'000};
     unsigned connections_per_worker = 2;
+    Invalidation invalidation = Invalidation::kTracking;
     bool operator==(const Redis&) const = default;
   };
 
@@ -105,6 +113,8 @@ struct Config {
     milliseconds replace_grace{60'000};
     unsigned prefetch_chunks = 4;
     milliseconds negative_ttl{0};  // 0: what is absent isn't remembered
+    OnStale on_stale = OnStale::kServe;
+    milliseconds revalidate_timeout{20};
     Redis redis;
     bool operator==(const L2&) const = default;
   } l2;

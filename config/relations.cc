@@ -38,6 +38,8 @@ constexpr std::array kRelations = {
              "the chunks of a replaced value must outlive a read that is under way"},
     Relation{"l2.provisional_ttl", "l2.max_idle", false, true,
              "a commit raises the expiry of chunks, it never shortens it"},
+    Relation{"l2.revalidate_timeout", "limits.request_timeout", true, true,
+             "requests would time out before it is decided what they get"},
     Relation{"l2.redis.op_timeout", "limits.request_timeout", true, true,
              "every request that Redis is slow to answer would time out before Redis does"},
 };

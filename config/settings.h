@@ -26,7 +26,8 @@ using Field = std::variant<Member<std::uint64_t>,                 // a size
                            Member<milliseconds>,                  // a duration
                            Member<std::vector<Endpoint>>,         // a list of endpoints
                            Member<std::optional<Endpoint>>,       // HOST:PORT or none
-                           Member<L2Kind>, Member<LogLevel>, Member<LogFormat>,
+                           Member<L2Kind>, Member<OnStale>, Member<Invalidation>, Member<LogLevel>,
+                           Member<LogFormat>,
                            Member<std::string>,  // text
                            Member<RedisUrl>>;
 

@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::array<std::string_view, 2> kL2Kinds = {"none", "redis"};
 constexpr std::array<std::string_view, 5> kLogLevels = {"trace", "debug", "info", "warn", "error"};
+constexpr std::array<std::string_view, 2> kOnStale = {"serve", "error"};
+constexpr std::array<std::string_view, 2> kInvalidations = {"tracking", "none"};
 constexpr std::array<std::string_view, 2> kLogFormats = {"json", "text"};
 constexpr std::string_view kAuto = "auto";
 constexpr std::string_view kNone = "none";
@@ -204,6 +206,10 @@ struct Choice {
 template <>
 struct Format<L2Kind> : Choice<L2Kind, kL2Kinds> {};
 template <>
+struct Format<OnStale> : Choice<OnStale, kOnStale> {};
+template <>
+struct Format<Invalidation> : Choice<Invalidation, kInvalidations> {};
+template <>
 struct Format<LogLevel> : Choice<LogLevel, kLogLevels> {};
 template <>
 struct Format<LogFormat> : Choice<LogFormat, kLogFormats> {};
@@ -245,6 +251,10 @@ std::vector<std::string> written_from(const std::vector<Endpoint>& endpoints) {
 
 std::string_view name(L2Kind kind) { return kL2Kinds.at(static_cast<std::size_t>(kind)); }
 std::string_view name(LogLevel level) { return kLogLevels.at(static_cast<std::size_t>(level)); }
+std::string_view name(OnStale on_stale) { return kOnStale.at(static_cast<std::size_t>(on_stale)); }
+std::string_view name(Invalidation invalidation) {
+  return kInvalidations.at(static_cast<std::size_t>(invalidation));
+}
 std::string_view name(LogFormat format) { return kLogFormats.at(static_cast<std::size_t>(format)); }
 
 bool takes_list(const Setting& setting) {

@@ -13,6 +13,7 @@ namespace {
 // linger after their end.
 constexpr rlim_t kOtherFiles = 192;
 constexpr rlim_t kFilesPerWorker = 8;
+constexpr std::uint64_t kChannelConnections = 2;  // of the invalidation channel
 
 unsigned worker_count(const config::Config& config, std::uint64_t limit_bytes) {
   return config.server.workers.value_or(
@@ -45,6 +46,11 @@ log::Options log_options(const config::Config& config) {
   return options;
 }
 
+bool has_invalidations(const config::Config& config) {
+  return config.l2.kind == config::L2Kind::kRedis &&
+         config.l2.redis.invalidation == config::Invalidation::kTracking;
+}
+
 l2::RedisOptions redis_options(const config::Config& config) {
   const config::Config::Redis& redis = config.l2.redis;
   l2::RedisOptions options;
@@ -63,6 +69,11 @@ l2::RedisOptions redis_options(const config::Config& config) {
   options.connections_per_worker = redis.connections_per_worker;
   options.max_idle = config.l2.max_idle;
   options.provisional_ttl = config.l2.provisional_ttl;
+  if (has_invalidations(config)) {
+    // Often enough for entries never to come near the bound, and cheap: two small commands.
+    options.heartbeat = std::clamp<base::Duration>(
+        config.l1.max_staleness / 8, std::chrono::milliseconds(10), std::chrono::milliseconds(500));
+  }
   return options;
 }
 
@@ -80,6 +91,13 @@ service::Options service_options(const config::Config& config) {
   options.ttl_jitter = config.l1.ttl_jitter.per_mille / 1000.0;
   options.fill_patience = config.l1.fill_patience;
   options.fill_finish_percent = config.l1.fill_finish_percent;
+  if (config.l2.kind != config::L2Kind::kNone) {
+    options.freshness.max_staleness = config.l1.max_staleness;
+    options.freshness.on_stale = config.l2.on_stale == config::OnStale::kServe
+                                     ? service::OnStale::kServe
+                                     : service::OnStale::kError;
+    options.freshness.revalidate_timeout = config.l2.revalidate_timeout;
+  }
   return options;
 }
 
@@ -123,6 +141,11 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
   if (config.l2.kind == config::L2Kind::kRedis) {
     demand.l2_connections = config.l2.redis.connections_per_worker;
     demand.l2_connection_bytes = l2::kConnectionBytes;
+    if (has_invalidations(config)) {
+      demand.invalidation_bytes =
+          l2::Invalidations::bytes_for(l2::Invalidations::slots_for(demand.limit_bytes)) +
+          kChannelConnections * l2::kConnectionBytes;
+    }
   }
   demand.l1_bytes = config.l1.max_bytes;
   demand.max_connections = config.limits.max_connections;
@@ -139,7 +162,8 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
 
 void raise_file_limit(const config::Config& config, unsigned workers) {
   const rlim_t per_worker = kFilesPerWorker + config.l2.redis.connections_per_worker;
-  const rlim_t needed = config.limits.max_connections + workers * per_worker + kOtherFiles;
+  const rlim_t needed =
+      config.limits.max_connections + workers * per_worker + kChannelConnections + kOtherFiles;
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
   if (files.rlim_cur < needed && files.rlim_cur < files.rlim_max) {

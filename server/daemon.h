@@ -15,6 +15,8 @@ namespace cistern {
 
 log::Options log_options(const config::Config& config);
 l2::RedisOptions redis_options(const config::Config& config);
+// Whether L2 tells of other daemons' writes.
+bool has_invalidations(const config::Config& config);
 service::Options service_options(const config::Config& config);
 
 struct MemoryBudgets {

@@ -84,11 +84,13 @@ void connect_sources(admin::Sources& sources, const net::Server& server) {
   };
 }
 
-net::StoreFactory store_factory(const config::Config& config) {
+// `invalidations` goes to one store of the process; null where there are none.
+net::StoreFactory store_factory(const config::Config& config, l2::Invalidations* invalidations) {
   if (config.l2.kind == config::L2Kind::kNone) return {};
-  return [options = redis_options(config)](base::Loop& loop, asio::io_context& io,
-                                           base::WorkerMetrics& metrics) {
-    return std::make_unique<l2::RedisStore>(options, io, loop, metrics);
+  return [options = redis_options(config), invalidations](base::Loop& loop, asio::io_context& io,
+                                                          base::WorkerMetrics& metrics) mutable {
+    return std::make_unique<l2::RedisStore>(options, io, loop, metrics,
+                                            std::exchange(invalidations, nullptr));
   };
 }
 
@@ -102,7 +104,12 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   base::Ledger ledger(memory.budgets);
   l1::Cache cache({.budget_bytes = memory.budgets.l1, .max_age = config.l1.max_age}, ledger);
   l1::MemoryKeeper memory_keeper(cache, ledger, base::MemoryProbe(memory.limit_cgroup));
-  service::Shared shared(service_options(config), cache, ledger);
+  std::optional<l2::Invalidations> marks;
+  if (has_invalidations(config)) {
+    marks.emplace(l2::Invalidations::slots_for(memory.budgets.limit));
+  }
+  l2::Invalidations* const invalidations = marks ? &*marks : nullptr;
+  service::Shared shared(service_options(config), cache, ledger, invalidations);
 
   admin::Sources sources;
   sources.version = CISTERN_VERSION;
@@ -111,11 +118,12 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   sources.cache = &cache;
   sources.ledger = &ledger;
   sources.memory = &memory_keeper;
+  if (marks) sources.invalidations_complete_at = [&marks] { return marks->complete_at(); };
   sources.started = std::chrono::steady_clock::now();
 
   net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
-  net::Server server(std::move(options), shared, store_factory(config));
+  net::Server server(std::move(options), shared, store_factory(config, invalidations));
   connect_sources(sources, server);
   server.every(kSweepPeriod, [&cache](base::TimePoint now) {
     cache.sweep(kSweepEntries, now);

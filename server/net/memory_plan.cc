@@ -29,7 +29,7 @@ std::string mib(std::uint64_t bytes) {
 std::uint64_t base_bytes(const MemoryDemand& demand) {
   return kProgramBytes + std::min(demand.limit_bytes / 32, kMostAllocatorBytes) +
          demand.workers * (kWorkerBytes + demand.l2_connections * demand.l2_connection_bytes) +
-         spare_chunk_bytes(demand.limit_bytes);
+         demand.invalidation_bytes + spare_chunk_bytes(demand.limit_bytes);
 }
 
 std::uint64_t l2_buffer_bytes(const MemoryDemand& demand) {

@@ -3,7 +3,8 @@
 //   base          6 MiB and a 32nd of the limit (at most 32 MiB more): program, allocator and what
 //                 it has free, logs; 512 KiB for each worker: stack, scratch, loop; for each
 //                 connection to L2 what the kernel and the client library may hold of it;
-//                 and the spare chunks, 4 MiB or a 16th of the limit
+//                 with invalidations, two connections more and their marks, a 256th of the limit
+//                 (32 KiB to 4 MiB); and the spare chunks, 4 MiB or a 16th of the limit
 //   l2_buffers    with an L2, small values on their way there: 4 MiB for each worker, at most a
 //                 16th of the limit
 //   connections   208 KiB for each of max_connections and a third of that for what they need more
@@ -35,6 +36,7 @@ struct MemoryDemand {
   unsigned workers = 1;
   unsigned l2_connections = 0;            // of each worker; 0 without an L2
   std::uint64_t l2_connection_bytes = 0;  // what one of them may hold
+  std::uint64_t invalidation_bytes = 0;   // marks, and the connections by which they come
 };
 
 // kUsage when it doesn't fit; the message shows the sum and names the settings.

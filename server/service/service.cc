@@ -7,6 +7,7 @@
 #include "server/service/explain.h"
 #include "server/service/fill.h"
 #include "server/service/get.h"
+#include "server/service/proof.h"
 #include "server/service/put.h"
 #include "server/service/reasons.h"
 #include "server/service/stat.h"
@@ -63,13 +64,16 @@ OperationPtr run(const std::shared_ptr<Edit>& edit) {
 
 }  // namespace
 
-Shared::Shared(const Options& the_options, l1::Cache& the_cache, base::Ledger& the_ledger)
+Shared::Shared(const Options& the_options, l1::Cache& the_cache, base::Ledger& the_ledger,
+               const l2::Invalidations* invalidations)
     : options(the_options),
       cache(the_cache),
       ledger(the_ledger),
+      freshness(the_options.freshness, invalidations),
       gate(std::make_unique<WriteGate>(the_options.negative_ttl)),
       passing(std::make_unique<Passing>()),
-      reasons(std::make_unique<Reasons>(the_ledger.budgets().l1)) {}
+      reasons(std::make_unique<Reasons>(the_ledger.budgets().l1)),
+      proofs(std::make_unique<Proofs>()) {}
 
 Shared::~Shared() = default;
 
@@ -84,6 +88,7 @@ void Service::expect(std::span<const Bytes> keys) {
     const std::size_t count = std::min(keys.size(), hashes.size());
     for (std::size_t i = 0; i < count; ++i) hashes[i] = base::hash_key(keys[i]);
     worker_->cache.prefetch({hashes.data(), count});
+    for (std::size_t i = 0; i < count; ++i) worker_->shared.freshness.prefetch(hashes[i]);
     keys = keys.subspan(count);
   }
 }

@@ -20,6 +20,7 @@
 #include "server/base/types.h"
 #include "server/l1/cache.h"
 #include "server/l2/store.h"
+#include "server/service/freshness.h"
 
 namespace cistern::service {
 
@@ -44,9 +45,11 @@ struct Options {
   double ttl_jitter = 0;     // l1.ttl_jitter, from 0 to 0.5
   Duration fill_patience = std::chrono::milliseconds(100);  // l1.fill_patience
   unsigned fill_finish_percent = 20;                        // l1.fill_finish_percent
+  FreshnessOptions freshness;
 };
 
 class Passing;
+class Proofs;
 class Reasons;
 class WriteGate;
 class Worker;
@@ -54,15 +57,20 @@ class Worker;
 // State that all workers share. Any thread.
 class Shared {
  public:
-  Shared(const Options& options, l1::Cache& cache, base::Ledger& ledger);
+  // `invalidations`: what L2 tells of other daemons' writes; null where it doesn't. They outlive
+  // it.
+  Shared(const Options& options, l1::Cache& cache, base::Ledger& ledger,
+         const l2::Invalidations* invalidations = nullptr);
   ~Shared();
 
   const Options options;
   l1::Cache& cache;
   base::Ledger& ledger;
+  const Freshness freshness;
   const std::unique_ptr<WriteGate> gate;
   const std::unique_ptr<Passing> passing;
   const std::unique_ptr<Reasons> reasons;
+  const std::unique_ptr<Proofs> proofs;
 };
 
 // A value on its way to one reader. Pulled: it reads ahead from L2 within a bounded window and
@@ -89,6 +97,9 @@ struct GetSink {
   // are the whole value.
   virtual void on_value(const base::ValueMeta& meta, std::optional<proto::Range> cover,
                         std::uint32_t flags, std::unique_ptr<Reader> reader) = 0;
+  // Before on_small or on_value with proto::kValueDegraded: how long ago the value was last known
+  // to be current. May run under L1's lock as well.
+  virtual void on_degraded(Duration age) = 0;
   // kNotFound, kNotModified and every failure.
   virtual void on_failed(const Error& error) = 0;
 };

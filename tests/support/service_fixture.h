@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "server/service/fill.h"
+#include "server/service/proof.h"
 #include "server/service/service.h"
 #include "server/service/write_gate.h"
 #include "tests/support/manual_loop.h"
@@ -50,6 +51,7 @@ struct Getter : service::GetSink {
   std::optional<proto::Range> cover;
   std::uint32_t flags = 0;
   bool small = false, ended = false, ready = false;
+  std::optional<base::Duration> age;  // of a degraded answer
   std::unique_ptr<service::Reader> reader;
   service::OperationPtr operation;
   std::vector<std::shared_ptr<const void>> owners;
@@ -76,6 +78,7 @@ struct Getter : service::GetSink {
     reader->on_ready([this] { ready = true; });
     if (on_outcome) on_outcome();
   }
+  void on_degraded(base::Duration the_age) override { age = the_age; }
   void on_failed(const proto::Error& the_error) override {
     error = the_error;
     if (on_outcome) on_outcome();
@@ -186,6 +189,9 @@ struct ServiceSetup {
   base::Duration max_age{0};
   base::Duration negative_ttl{0};
   double ttl_jitter = 0;
+  service::FreshnessOptions freshness{};
+  // Of the second tier's word on other daemons' writes; none without.
+  std::size_t mark_slots = 0;
 };
 
 class Workers {
@@ -197,9 +203,11 @@ class Workers {
                  .held = setup.held_bytes,
                  .connections = 0,
                  .l2_buffers = setup.l2_buffer_bytes}),
-        cache_({.budget_bytes = setup.l1_bytes, .max_age = setup.max_age, .shards = 1},
-               ledger_),
-        shared_(options(setup), cache_, ledger_) {
+        cache_({.budget_bytes = setup.l1_bytes, .max_age = setup.max_age, .shards = 1}, ledger_),
+        invalidations_(setup.mark_slots == 0
+                           ? nullptr
+                           : std::make_unique<l2::Invalidations>(setup.mark_slots)),
+        shared_(options(setup), cache_, ledger_, invalidations_.get()) {
     for (std::size_t i = 0; i < kWorkers; ++i) {
       if (setup.with_l2) {
         stores_[i] = std::make_unique<MemoryStore>(l2_, loops_[i], shared_.options.provisional_ttl);
@@ -218,6 +226,7 @@ class Workers {
     EXPECT_EQ(cache_.stats().reserved_bytes, 0u);
     EXPECT_EQ(shared_.gate->entries(), 0u);
     EXPECT_EQ(shared_.passing->size(), 0u);
+    EXPECT_EQ(shared_.proofs->size(), 0u);
     const l1::Stats stats = cache_.stats();
     std::uint64_t removed = 0;
     for (const std::uint64_t each : stats.removed) removed += each;
@@ -234,6 +243,7 @@ class Workers {
     options.prefetch_chunks = 4;
     options.negative_ttl = setup.negative_ttl;
     options.ttl_jitter = setup.ttl_jitter;
+    options.freshness = setup.freshness;
     return options;
   }
 
@@ -260,6 +270,7 @@ class Workers {
 
   ManualLoop& loop(std::size_t worker = 0) { return loops_[worker]; }
   MemoryL2& l2() { return l2_; }
+  l2::Invalidations& invalidations() { return *invalidations_; }
   MemoryStore& store(std::size_t worker = 0) { return *stores_[worker]; }
   service::Service& service(std::size_t worker = 0) { return *services_[worker]; }
   service::Shared& shared() { return shared_; }
@@ -383,6 +394,7 @@ class Workers {
   std::array<bool, kWorkers> still_{};
   base::Ledger ledger_;
   l1::Cache cache_;
+  const std::unique_ptr<l2::Invalidations> invalidations_;
   service::Shared shared_;
   MemoryL2 l2_;
   std::array<base::WorkerMetrics, kWorkers> metrics_;
