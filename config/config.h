@@ -30,6 +30,10 @@ enum class Compression : std::uint8_t { kAuto, kZstd, kNone };
 // What a GET is answered, and a PUT does, when L2 fails.
 enum class OnGetFailure : std::uint8_t { kError, kMiss };
 enum class OnPutFailure : std::uint8_t { kError, kL1Only };
+// What happens to what L1 has when L2 can't be asked whether it is current.
+enum class OnStale : std::uint8_t { kServe, kError };
+// How a daemon learns of other daemons' writes.
+enum class Invalidation : std::uint8_t { kTracking, kNone };
 enum class LogLevel : std::uint8_t { kTrace, kDebug, kInfo, kWarn, kError };
 enum class LogFormat : std::uint8_t { kJson, kText };
 // As written in the file.
@@ -37,6 +41,8 @@ std::string_view name(L2Kind kind);
 std::string_view name(Compression algorithm);
 std::string_view name(OnGetFailure choice);
 std::string_view name(OnPutFailure choice);
+std::string_view name(OnStale on_stale);
+std::string_view name(Invalidation invalidation);
 std::string_view name(LogLevel level);
 std::string_view name(LogFormat format);
 
@@ -77,7 +83,8 @@ struct Config {
   struct L1 {
     std::optional<std::uint64_t> max_bytes;
     milliseconds max_age{0};  // 0: no bound
-    Share ttl_jitter;         // 0 where there is no L2
+    milliseconds max_staleness{5'000};
+    Share ttl_jitter;  // 0 where there is no L2
     milliseconds fill_patience{100};
     unsigned fill_finish_percent = 20;
     bool operator==(const L1&) const = default;
@@ -118,6 +125,7 @@ struct Config {
     milliseconds connect_timeout{1'000};
     milliseconds op_timeout{2'000};
     unsigned connections_per_worker = 2;
+    Invalidation invalidation = Invalidation::kTracking;
     bool operator==(const Redis&) const = default;
   };
 
@@ -144,6 +152,8 @@ struct Config {
       OnPutFailure put = OnPutFailure::kError;
       bool operator==(const OnFailure&) const = default;
     } on_failure;
+    OnStale on_stale = OnStale::kServe;
+    milliseconds revalidate_timeout{20};
     Redis redis;
     Memcached memcached;
     bool operator==(const L2&) const = default;

@@ -59,6 +59,8 @@ constexpr std::array kRelations = {
              "the chunks of a replaced value must outlive a read that is under way"},
     Relation{"l2.provisional_ttl", "l2.max_idle", false, When::kWithL2,
              "a commit raises the expiry of chunks, it never shortens it"},
+    Relation{"l2.revalidate_timeout", "limits.request_timeout", true, When::kWithL2,
+             "requests would time out before it is decided what they get"},
     Relation{"l2.redis.op_timeout", "limits.request_timeout", true, When::kWithRedis,
              "every request that Redis is slow to answer would time out before Redis does"},
     Relation{"l2.memcached.op_timeout", "l2.provisional_ttl", true, When::kWithMemcached,

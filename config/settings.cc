@@ -67,6 +67,13 @@ const Setting kSettings[] = {
      CISTERN_FIELD(milliseconds, l1.max_age),
      {0, kMaxTtlMs},
      "An entry stays in L1 no longer than this, whatever its expiry. 0s: no bound."},
+    {"l1.max_staleness",
+     CISTERN_FIELD(milliseconds, l1.max_staleness),
+     {ms(50ms), kDay},
+     "How far what this daemon serves from memory may be behind what other daemons have written to "
+     "L2. An entry that has not been known to be current for this long is compared with L2 before "
+     "it is served; what happens when L2 can't be asked says l2.on_stale. Of no effect where "
+     "l2.kind is none."},
     {"l1.ttl_jitter",
      CISTERN_FIELD(Share, l1.ttl_jitter),
      {0, 500},
@@ -193,8 +200,8 @@ const Setting kSettings[] = {
      CISTERN_FIELD(milliseconds, l2.negative_ttl),
      {0, ms(1h)},
      "How long this daemon remembers that L2 does not have a key, and answers without asking "
-     "again. A write through this daemon ends it at once; one through another daemon is not seen "
-     "before this has passed. 0s: L2 is always asked."},
+     "again. A write through this daemon ends it at once; one through another daemon as an "
+     "invalidation does, or l1.max_staleness. 0s: L2 is always asked."},
     {"l2.on_failure.get",
      CISTERN_FIELD(OnGetFailure, l2.on_failure.get),
      {},
@@ -206,6 +213,18 @@ const Setting kSettings[] = {
      "What a PUT does when L2 does not take the value. error: it fails. l1_only: the value is "
      "stored in L1 alone, flagged degraded, and lost when L1 evicts it or the daemon ends; its "
      "older copy in L2 is removed once L2 is back. Other daemons see the older copy until then."},
+    {"l2.on_stale",
+     CISTERN_FIELD(OnStale, l2.on_stale),
+     {},
+     "What is answered from memory for an entry older than l1.max_staleness when L2 can't be "
+     "asked. "
+     "serve: the value, flagged degraded and with its age. error: an error that trying again can "
+     "help."},
+    {"l2.revalidate_timeout",
+     CISTERN_FIELD(milliseconds, l2.revalidate_timeout),
+     {1, ms(10s)},
+     "How long a request for a value in memory may wait for L2 to say whether that is current. "
+     "Then l2.on_stale decides."},
     {"l2.redis.url",
      CISTERN_FIELD(RedisUrl, l2.redis.url),
      {},
@@ -238,6 +257,12 @@ const Setting kSettings[] = {
      CISTERN_FIELD(unsigned, l2.redis.connections_per_worker),
      {2, 16},
      "Connections of each worker to Redis: one for commands, the others for chunks."},
+    {"l2.redis.invalidation",
+     CISTERN_FIELD(Invalidation, l2.redis.invalidation),
+     {},
+     "How this daemon learns of what others write. tracking: Redis tells, over two connections "
+     "more, and entries stay in use without being asked for. none: every entry in use is compared "
+     "with Redis once in l1.max_staleness."},
     {"l2.memcached.servers",
      CISTERN_FIELD(std::vector<HostPort>, l2.memcached.servers),
      {},

@@ -18,20 +18,21 @@ namespace cistern::config {
 // Where a setting lives in a Config. Its type says how the setting is written:
 template <typename T>
 using Member = T& (*)(Config&);
-using Field = std::variant<Member<std::uint64_t>,                 // a size
-                           Member<std::optional<std::uint64_t>>,  // a size or auto
-                           Member<unsigned>,                      // a number
-                           Member<Share>,                         // a share
-                           Member<std::optional<unsigned>>,       // a number or auto
-                           Member<milliseconds>,                  // a duration
-                           Member<std::vector<Endpoint>>,         // a list of endpoints
-                           Member<std::vector<HostPort>>,         // a list of HOST:PORT
-                           Member<std::vector<unsigned>>,         // a list of numbers
-                           Member<std::optional<Endpoint>>,       // HOST:PORT or none
-                           Member<L2Kind>, Member<Compression>, Member<OnGetFailure>,
-                           Member<OnPutFailure>, Member<LogLevel>, Member<LogFormat>,
-                           Member<std::string>,  // text
-                           Member<RedisUrl>>;
+using Field =
+    std::variant<Member<std::uint64_t>,                 // a size
+                 Member<std::optional<std::uint64_t>>,  // a size or auto
+                 Member<unsigned>,                      // a number
+                 Member<Share>,                         // a share
+                 Member<std::optional<unsigned>>,       // a number or auto
+                 Member<milliseconds>,                  // a duration
+                 Member<std::vector<Endpoint>>,         // a list of endpoints
+                 Member<std::vector<HostPort>>,         // a list of HOST:PORT
+                 Member<std::vector<unsigned>>,         // a list of numbers
+                 Member<std::optional<Endpoint>>,       // HOST:PORT or none
+                 Member<L2Kind>, Member<Compression>, Member<OnGetFailure>, Member<OnPutFailure>,
+                 Member<OnStale>, Member<Invalidation>, Member<LogLevel>, Member<LogFormat>,
+                 Member<std::string>,  // text
+                 Member<RedisUrl>>;
 
 // Of sizes in bytes, of durations in milliseconds, of text in bytes, of shares in thousandths, of
 // numbers as they are.

@@ -19,6 +19,8 @@ constexpr std::array<std::string_view, 3> kCompressions = {"auto", "zstd", "none
 constexpr std::array<std::string_view, 5> kLogLevels = {"trace", "debug", "info", "warn", "error"};
 constexpr std::array<std::string_view, 2> kOnGetFailures = {"error", "miss"};
 constexpr std::array<std::string_view, 2> kOnPutFailures = {"error", "l1_only"};
+constexpr std::array<std::string_view, 2> kOnStale = {"serve", "error"};
+constexpr std::array<std::string_view, 2> kInvalidations = {"tracking", "none"};
 constexpr std::array<std::string_view, 2> kLogFormats = {"json", "text"};
 constexpr std::string_view kAuto = "auto";
 constexpr std::string_view kNone = "none";
@@ -232,6 +234,10 @@ struct Format<OnGetFailure> : Choice<OnGetFailure, kOnGetFailures> {};
 template <>
 struct Format<OnPutFailure> : Choice<OnPutFailure, kOnPutFailures> {};
 template <>
+struct Format<OnStale> : Choice<OnStale, kOnStale> {};
+template <>
+struct Format<Invalidation> : Choice<Invalidation, kInvalidations> {};
+template <>
 struct Format<LogLevel> : Choice<LogLevel, kLogLevels> {};
 template <>
 struct Format<LogFormat> : Choice<LogFormat, kLogFormats> {};
@@ -294,6 +300,10 @@ std::string_view name(Compression algorithm) {
   return kCompressions.at(static_cast<std::size_t>(algorithm));
 }
 std::string_view name(LogLevel level) { return kLogLevels.at(static_cast<std::size_t>(level)); }
+std::string_view name(OnStale on_stale) { return kOnStale.at(static_cast<std::size_t>(on_stale)); }
+std::string_view name(Invalidation invalidation) {
+  return kInvalidations.at(static_cast<std::size_t>(invalidation));
+}
 std::string_view name(LogFormat format) { return kLogFormats.at(static_cast<std::size_t>(format)); }
 
 bool takes_list(const Setting& setting) {

@@ -45,11 +45,12 @@ Result<ValueHead> decode_value(Bytes payload) {
   cursor.integer<std::uint32_t>();
   const Bytes area = cursor.bytes(head.tlv_bytes);
   const Result<Items> items =
-      finish_head(cursor, Type::kValue, head.flags, area, bit(Tlv::kMetadata) | bit(Tlv::kCover),
-                  tail_of(head.flags));
+      finish_head(cursor, Type::kValue, head.flags, area,
+                  bit(Tlv::kMetadata) | bit(Tlv::kCover) | bit(Tlv::kAge), tail_of(head.flags));
   if (!items) return tl::unexpected<Error>(items.error());
   message.metadata = items->metadata;
   message.cover = items->cover;
+  message.age_ms = items->age_ms;
   if ((head.flags & kValueInline) == 0) return message;
   message.inline_digest = cursor.digest();
   if (!cursor.ok()) return short_payload(Type::kValue);
@@ -75,9 +76,10 @@ Result<Info> decode_info(Bytes payload) {
   message.digest = cursor.digest();
   const Bytes area = cursor.bytes(head.tlv_bytes);
   const Result<Items> items =
-      finish_head(cursor, Type::kInfo, head.flags, area, bit(Tlv::kMetadata));
+      finish_head(cursor, Type::kInfo, head.flags, area, bit(Tlv::kMetadata) | bit(Tlv::kAge));
   if (!items) return tl::unexpected<Error>(items.error());
   message.metadata = items->metadata;
+  message.age_ms = items->age_ms;
   return message;
 }
 

@@ -11,8 +11,10 @@ Result<Range> decode_range(Bytes value) {
 }
 
 Result<void> take_item(Items& items, Tlv type, Bytes value) {
-  const auto version = [&](std::optional<std::uint64_t>& to) -> Result<void> {
-    if (value.size() != 8) return fail(Status::kBadRequest, "a version item is not 8 bytes long");
+  const auto number = [&](std::optional<std::uint64_t>& to, std::string_view what) -> Result<void> {
+    if (value.size() != 8) {
+      return fail(Status::kBadRequest, fmt::format("{} item is not 8 bytes long", what));
+    }
     to = load_le<std::uint64_t>(value.data());
     return {};
   };
@@ -32,9 +34,11 @@ Result<void> take_item(Items& items, Tlv type, Bytes value) {
       return {};
     }
     case Tlv::kIfChanged:
-      return version(items.if_changed);
+      return number(items.if_changed, "a version");
     case Tlv::kIfVersion:
-      return version(items.if_version);
+      return number(items.if_version, "a version");
+    case Tlv::kAge:
+      return number(items.age_ms, "an age");
     case Tlv::kIfAbsent:
       if (!value.empty()) return fail(Status::kBadRequest, "an if-absent item has a value");
       items.if_absent = true;

@@ -52,7 +52,7 @@ tl::unexpected<Error> long_payload(Type type, std::size_t left);
 struct Items {
   std::string_view name;
   std::optional<Range> range, cover;
-  std::optional<std::uint64_t> if_changed, if_version;
+  std::optional<std::uint64_t> if_changed, if_version, age_ms;
   bool if_absent = false;
   Bytes metadata;
 };
@@ -75,6 +75,8 @@ constexpr std::uint32_t bit(Tlv type) {
       return 1u << 5;
     case Tlv::kCover:
       return 1u << 6;
+    case Tlv::kAge:
+      return 1u << 7;
   }
   return 0;
 }

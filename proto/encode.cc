@@ -164,6 +164,7 @@ void encode(Out& out, std::uint32_t id, const ValueHead& message) {
   frame.tlv_begin(4);
   if (!message.metadata.empty()) frame.tlv(Tlv::kMetadata, message.metadata);
   if (message.cover) frame.tlv(Tlv::kCover, *message.cover);
+  if (message.age_ms) frame.tlv(Tlv::kAge, *message.age_ms);
   frame.tlv_end();
   if ((message.flags & kValueInline) != 0) {
     frame.bytes(message.inline_digest).bytes(message.inline_bytes);
@@ -177,6 +178,7 @@ void encode(Out& out, std::uint32_t id, const Info& message) {
   frame.integer(message.chunk_bytes).integer(kZero32).bytes(message.digest);
   frame.tlv_begin(4);
   if (!message.metadata.empty()) frame.tlv(Tlv::kMetadata, message.metadata);
+  if (message.age_ms) frame.tlv(Tlv::kAge, *message.age_ms);
   frame.tlv_end();
 }
 

@@ -66,6 +66,7 @@ inline constexpr std::uint32_t kCriticalFlags = 0xFFFF0000;
 inline constexpr std::uint16_t kCriticalTlv = 0x8000;
 enum class Tlv : std::uint16_t {
   kName = 0x0010,       // HELLO, WELCOME: software and version, at most kMaxNameBytes
+  kAge = 0x0011,        // VALUE, INFO: u64 ms since the value is known to have been current
   kRange = 0x8001,      // GET: offset u64, length u64 (all ones: to the end)
   kIfChanged = 0x8002,  // GET: version u64; NOT_MODIFIED if the value still has it
   kIfVersion = 0x8003,  // PUT, DELETE, TOUCH: version u64
@@ -144,7 +145,8 @@ struct ValueHead {
   std::uint32_t chunk_bytes = 0;
   Bytes metadata{};
   std::optional<Range> cover{};  // whole chunks that cover the range; absent: the whole value
-  ValueDigest inline_digest{};   // with kValueInline
+  std::optional<std::uint64_t> age_ms{};  // with kValueDegraded
+  ValueDigest inline_digest{};            // with kValueInline
   Bytes inline_bytes{};
 };
 struct Info {  // answers STAT
@@ -155,6 +157,7 @@ struct Info {  // answers STAT
   std::uint32_t chunk_bytes = 0;
   ValueDigest digest{};
   Bytes metadata{};
+  std::optional<std::uint64_t> age_ms{};  // with kValueDegraded
 };
 struct Stored {  // answers PUT
   std::uint32_t flags = 0;

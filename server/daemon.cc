@@ -23,6 +23,7 @@ constexpr unsigned kMostCodecThreads = 8;  // that are made without being asked 
 // What l2.memcached.pool_threads: auto stands for, unless there are more servers.
 constexpr unsigned kUsualPoolThreads = 4;
 constexpr std::size_t kMaxPasswordBytes = 1024;
+constexpr std::uint64_t kChannelConnections = 2;  // of the invalidation channel
 
 unsigned worker_count(const config::Config& config, std::uint64_t limit_bytes) {
   return config.server.workers.value_or(
@@ -74,6 +75,11 @@ log::Options log_options(const config::Config& config) {
   return options;
 }
 
+bool has_invalidations(const config::Config& config) {
+  return config.l2.kind == config::L2Kind::kRedis &&
+         config.l2.redis.invalidation == config::Invalidation::kTracking;
+}
+
 base::Result<l2::RedisOptions> redis_options(const config::Config& config) {
   const config::Config::Redis& redis = config.l2.redis;
   l2::RedisOptions options;
@@ -98,6 +104,11 @@ base::Result<l2::RedisOptions> redis_options(const config::Config& config) {
   options.connections_per_worker = redis.connections_per_worker;
   options.max_idle = config.l2.max_idle;
   options.provisional_ttl = config.l2.provisional_ttl;
+  if (has_invalidations(config)) {
+    // Often enough for entries never to come near the bound, and cheap: two small commands.
+    options.heartbeat = std::clamp<base::Duration>(
+        config.l1.max_staleness / 8, std::chrono::milliseconds(10), std::chrono::milliseconds(500));
+  }
   return options;
 }
 
@@ -161,6 +172,13 @@ service::Options service_options(const config::Config& config) {
   options.fill_finish_percent = config.l1.fill_finish_percent;
   options.miss_on_failure = config.l2.on_failure.get == config::OnGetFailure::kMiss;
   options.l1_only_on_failure = config.l2.on_failure.put == config::OnPutFailure::kL1Only;
+  if (config.l2.kind != config::L2Kind::kNone) {
+    options.freshness.max_staleness = config.l1.max_staleness;
+    options.freshness.on_stale = config.l2.on_stale == config::OnStale::kServe
+                                     ? service::OnStale::kServe
+                                     : service::OnStale::kError;
+    options.freshness.revalidate_timeout = config.l2.revalidate_timeout;
+  }
   return options;
 }
 
@@ -204,6 +222,11 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
   if (config.l2.kind == config::L2Kind::kRedis) {
     demand.l2_connections = config.l2.redis.connections_per_worker;
     demand.l2_connection_bytes = l2::kConnectionBytes;
+    if (has_invalidations(config)) {
+      demand.invalidation_bytes =
+          l2::Invalidations::bytes_for(l2::Invalidations::slots_for(demand.limit_bytes)) +
+          kChannelConnections * l2::kConnectionBytes;
+    }
   } else if (config.l2.kind == config::L2Kind::kMemcached) {
     const l2::MemcachedOptions options = memcached_options(config);
     demand.l2_threads = options.pool_threads;
@@ -231,7 +254,7 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
 void raise_file_limit(const config::Config& config, unsigned workers) {
   rlim_t needed = config.limits.max_connections + workers * kFilesPerWorker + kOtherFiles;
   if (config.l2.kind == config::L2Kind::kRedis) {
-    needed += workers * config.l2.redis.connections_per_worker;
+    needed += workers * config.l2.redis.connections_per_worker + kChannelConnections;
   } else if (config.l2.kind == config::L2Kind::kMemcached) {
     const l2::MemcachedOptions options = memcached_options(config);
     needed += options.pool_threads * options.servers.size();

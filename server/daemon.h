@@ -19,6 +19,8 @@ log::Options log_options(const config::Config& config);
 // Reads l2.redis.password_file, if there is one.
 base::Result<l2::RedisOptions> redis_options(const config::Config& config);
 l2::MemcachedOptions memcached_options(const config::Config& config);
+// Whether L2 tells of other daemons' writes.
+bool has_invalidations(const config::Config& config);
 service::Options service_options(const config::Config& config);
 
 l2::CodecOptions codec_options(const config::Config& config, unsigned workers);

@@ -91,9 +91,11 @@ struct SecondTier {
   net::StoreFactory make_store;  // empty where there is none
   std::vector<std::shared_ptr<const l2::Breaker>> breakers;
   std::shared_ptr<l2::MemcachedPool> memcached;
+  // Of what other daemons write; null where the second tier doesn't tell of it.
+  std::unique_ptr<l2::Invalidations> marks;
 };
 
-base::Result<SecondTier> second_tier(const config::Config& config) {
+base::Result<SecondTier> second_tier(const config::Config& config, std::uint64_t limit_bytes) {
   if (config.l2.kind == config::L2Kind::kNone) return SecondTier{};
   if (config.l2.kind == config::L2Kind::kMemcached) {
     const auto pool = std::make_shared<l2::MemcachedPool>(memcached_options(config));
@@ -101,17 +103,23 @@ base::Result<SecondTier> second_tier(const config::Config& config) {
                                    base::WorkerMetrics& metrics) {
       return std::make_unique<l2::MemcachedStore>(pool, loop, metrics);
     };
-    return SecondTier{make_store, {}, pool};
+    return SecondTier{make_store, {}, pool, nullptr};
   }
   const base::Result<l2::RedisOptions> redis = redis_options(config);
   if (!redis) return tl::unexpected(redis.error());
   const l2::RedisOptions& options = *redis;
   const auto breaker = l2::Breaker::make(display(options.url));
-  const auto make_store = [options, breaker](base::Loop& loop, asio::io_context& io,
-                                             base::WorkerMetrics& metrics) {
-    return std::make_unique<l2::RedisStore>(options, io, loop, metrics, breaker);
+  auto marks = has_invalidations(config)
+                   ? std::make_unique<l2::Invalidations>(l2::Invalidations::slots_for(limit_bytes))
+                   : nullptr;
+  // One of the stores keeps their channel.
+  auto make_store = [options, breaker, invalidations = marks.get()](
+                        base::Loop& loop, asio::io_context& io,
+                        base::WorkerMetrics& metrics) mutable {
+    return std::make_unique<l2::RedisStore>(options, io, loop, metrics, breaker,
+                                            std::exchange(invalidations, nullptr));
   };
-  return SecondTier{make_store, {breaker}, nullptr};
+  return SecondTier{std::move(make_store), {breaker}, nullptr, std::move(marks)};
 }
 
 // The same stores, with what compresses above them. `pool` is null where there is no second tier.
@@ -123,17 +131,23 @@ net::StoreFactory with_codecs(net::StoreFactory make_store, l2::CodecPool* pool)
   };
 }
 
-int serve(const config::Config& config, const MemoryBudgets& memory, const SecondTier& tier) {
+int serve(const config::Config& config, const MemoryBudgets& memory) {
   Signals signals;
   log::init(log_options(config));
   raise_file_limit(config, memory.workers);
+  base::Result<SecondTier> tier = second_tier(config, memory.budgets.limit);
+  if (!tier) {
+    log::error("start_failed", {{"text", tier.error().message}});
+    return kExitFailure;
+  }
 
   base::Chunk::set_spare_limit(net::spare_chunk_bytes(memory.budgets.limit));
   base::Chunk::set_storage_budget(memory.budgets.l1);
   base::Ledger ledger(memory.budgets);
   l1::Cache cache({.budget_bytes = memory.budgets.l1, .max_age = config.l1.max_age}, ledger);
   l1::MemoryKeeper memory_keeper(cache, ledger, base::MemoryProbe(memory.limit_cgroup));
-  service::Shared shared(service_options(config), cache, ledger);
+  l2::Invalidations* const invalidations = tier->marks.get();
+  service::Shared shared(service_options(config), cache, ledger, invalidations);
   std::optional<l2::CodecPool> codec_pool;
   if (config.l2.kind != config::L2Kind::kNone) {
     codec_pool.emplace(codec_options(config, memory.workers), memory.codec, ledger);
@@ -149,16 +163,19 @@ int serve(const config::Config& config, const MemoryBudgets& memory, const Secon
   sources.ledger = &ledger;
   sources.memory = &memory_keeper;
   sources.codec_pool = codec_pool ? &*codec_pool : nullptr;
+  if (invalidations != nullptr) {
+    sources.invalidations_complete_at = [invalidations] { return invalidations->complete_at(); };
+  }
   sources.started = std::chrono::steady_clock::now();
 
   net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
-  sources.breakers = tier.breakers;
-  if (tier.memcached != nullptr) {
-    sources.l2_servers = [pool = tier.memcached] { return pool->states(); };
+  sources.breakers = tier->breakers;
+  if (tier->memcached != nullptr) {
+    sources.l2_servers = [pool = tier->memcached] { return pool->states(); };
   }
   net::Server server(std::move(options), shared,
-                     with_codecs(tier.make_store, codec_pool ? &*codec_pool : nullptr));
+                     with_codecs(tier->make_store, codec_pool ? &*codec_pool : nullptr));
   connect_sources(sources, server);
   server.every(kSweepPeriod, [&cache](base::TimePoint now) {
     cache.sweep(kSweepEntries, now);
@@ -209,14 +226,15 @@ int run(const Arguments& arguments) {
     std::fprintf(stderr, "%s\n", memory.error().message.c_str());
     return kExitConfig;
   }
-  const auto tier = second_tier(*loaded);
-  if (!tier) {
-    std::fprintf(stderr, "%s\n", tier.error().message.c_str());
-    return kExitConfig;
+  if (loaded->l2.kind == config::L2Kind::kRedis) {
+    if (const auto redis = redis_options(*loaded); !redis) {
+      std::fprintf(stderr, "%s\n", redis.error().message.c_str());
+      return kExitConfig;
+    }
   }
   if (arguments.print) std::fputs(config::print(*loaded).c_str(), stdout);
   if (arguments.print || arguments.check) return EXIT_SUCCESS;
-  const int status = serve(*loaded, *memory, *tier);
+  const int status = serve(*loaded, *memory);
   log::shutdown();
   return status;
 }

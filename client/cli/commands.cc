@@ -189,6 +189,7 @@ Exit stat(Client& client, const Arguments& arguments) {
     json["in_l1"] = info->in_l1;
     json["in_l2"] = info->in_l2;
     json["degraded"] = info->degraded;
+    json["age_ms"] = info->age ? Json(info->age->count()) : Json(nullptr);
     print_json(json);
     return Exit::kOk;
   }
@@ -200,7 +201,13 @@ Exit stat(Client& client, const Arguments& arguments) {
   print_line(fmt::format("held in:  {}", readable_tiers(info->in_l1, info->in_l2)));
   print_line(fmt::format("chunks:   of {} bytes", info->chunk_bytes));
   if (!info->metadata.empty()) print_line(fmt::format("metadata: {}", info->metadata));
-  if (info->degraded) print_line("degraded: the second tier could not be asked");
+  if (info->degraded) {
+    print_line(info->age
+                   ? fmt::format("degraded: the second tier could not be asked; this is what it "
+                                 "had {} ms ago",
+                                 info->age->count())
+                   : std::string("degraded: the second tier could not be asked"));
+  }
   return Exit::kOk;
 }
 

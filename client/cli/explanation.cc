@@ -65,6 +65,13 @@ std::string memory_line(const Json& json) {
   if (const auto idle = number(l1, "idle_ms")) {
     parts.push_back("last moved up " + readable_time(*idle) + " ago");
   }
+  if (const Json& freshness = member(l1, "freshness"); freshness.is_object()) {
+    if (const auto ago = number(freshness, "current_ms_ago")) {
+      parts.push_back(
+          fmt::format("known to be current {} ago{}", readable_time(*ago),
+                      member(freshness, "marked") == true ? " and in doubt since" : ""));
+    }
+  }
   add_expiry(parts, l1);
   const auto leaves = number(l1, "leaves_in_ms");
   if (leaves && leaves != number(l1, "expires_in_ms")) {

@@ -38,6 +38,10 @@ ValueInfo info_of(const Message& message) {
   info.in_l1 = (message.flags & proto::kInL1) != 0;
   info.in_l2 = (message.flags & proto::kInL2) != 0;
   info.degraded = (message.flags & proto::kValueDegraded) != 0;
+  if (message.age_ms) {
+    constexpr auto kMost = static_cast<std::uint64_t>(std::chrono::milliseconds::max().count());
+    info.age = std::chrono::milliseconds(std::min(*message.age_ms, kMost));
+  }
   return info;
 }
 

@@ -38,6 +38,8 @@ struct ValueInfo {
   bool in_l1 = false;                    // stat: in the daemon's memory
   bool in_l2 = false;                    // stat: in the second tier
   bool degraded = false;                 // the second tier could not be asked whether it is current
+  // Of a degraded one: so long ago it was last known to be.
+  std::optional<std::chrono::milliseconds> age{};
 };
 
 struct Value : ValueInfo {

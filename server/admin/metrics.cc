@@ -222,6 +222,11 @@ class Collector {
     l2_servers();
     one(Id::kL2Up, sources_.l2_ready() ? 1.0 : 0.0);
     breakers();
+    if (const auto& complete_at = sources_.invalidations_complete_at) {
+      const base::TimePoint at = complete_at();
+      const base::TimePoint now = std::chrono::steady_clock::now();
+      if (at != base::TimePoint{}) one(Id::kChannelAge, seconds(now - at));
+    }
     MetricFamily& counts = family(Id::kL2Operations);
     for (std::size_t op = 0; op < base::kL2OpCount; ++op) {
       for (std::size_t result = 0; result < base::kL2ResultCount; ++result) {

@@ -35,6 +35,9 @@ struct Sources {
   const l1::MemoryKeeper* memory = nullptr;
   const l2::CodecPool* codec_pool = nullptr;  // null without an L2
   base::TimePoint started;
+  // When all that the second tier tells of other daemons' writes had last arrived; the epoch:
+  // never. Null where it tells nothing.
+  std::function<base::TimePoint()> invalidations_complete_at;
   // Connections that are open; how those that aren't have ended, by reason.
   std::function<std::uint64_t()> connections;
   std::function<std::vector<std::pair<std::string_view, std::uint64_t>>()> connection_ends;

@@ -1,6 +1,7 @@
 // How an entry lies in memory: one block of a size class, found by a 32-bit handle.
 //
-//   Block (48 bytes) | Lifetime, if kHasLifetime | ValuePtr, if kLarge | key | metadata | bytes
+//   Block (48 bytes) | Lifetime, if kHasLifetime | proven_ns, if kHasProof | ValuePtr, if kLarge |
+//   key | metadata | bytes
 //
 // The metadata and bytes of a large value are its ChunkedValue's. Everything here is read and
 // written under the lock of the shard that the block belongs to.
@@ -34,6 +35,7 @@ enum BlockFlags : std::uint8_t {
   kLarge = 2,        // a ValuePtr stands for metadata and bytes
   kHasLifetime = 4,  // a deadline is set
   kProtected = 8,    // in the protected segment, else in probation
+  kHasProof = 16,    // it comes from a second tier, which may change without us
 };
 
 struct Lifetime {
@@ -77,13 +79,21 @@ struct Block {
   std::byte* after_lifetime() {
     return after_header() + (has(kHasLifetime) ? sizeof(Lifetime) : 0);
   }
-  base::ValuePtr& large() { return *reinterpret_cast<base::ValuePtr*>(after_lifetime()); }
-  std::byte* key_at() { return after_lifetime() + (has(kLarge) ? sizeof(base::ValuePtr) : 0); }
+  // Of one with kHasProof: the monotonic time as of which it is known to be current.
+  std::int64_t& proven_ns() { return *reinterpret_cast<std::int64_t*>(after_lifetime()); }
+  std::byte* after_proof() {
+    return after_lifetime() + (has(kHasProof) ? sizeof(std::int64_t) : 0);
+  }
+  base::ValuePtr& large() { return *reinterpret_cast<base::ValuePtr*>(after_proof()); }
+  std::byte* key_at() { return after_proof() + (has(kLarge) ? sizeof(base::ValuePtr) : 0); }
 
   base::Bytes key() { return {key_at(), key_bytes}; }
   base::Bytes metadata() { return {key_at() + key_bytes, metadata_bytes}; }
   base::Bytes bytes() { return {key_at() + key_bytes + metadata_bytes, value_bytes}; }
   std::uint64_t expires_at_ms() { return has(kHasLifetime) ? lifetime().expires_at_ms : 0; }
+  base::TimePoint proven_at() {
+    return base::TimePoint(base::Duration(has(kHasProof) ? proven_ns() : 0));
+  }
   std::uint64_t value_size() { return has(kLarge) ? large()->meta().size : value_bytes; }
 };
 static_assert(sizeof(Block) <= 48, "a small entry's overhead is a promise");
@@ -91,9 +101,11 @@ static_assert(sizeof(Block) % alignof(Lifetime) == 0 && sizeof(Lifetime) % align
 static_assert(proto::kMaxChunkBytes / (4 * proto::kKiB) < 1u << 13);
 static_assert(proto::kMaxKeyBytes < 1u << 13);
 
-inline constexpr std::size_t block_bytes(bool large, bool has_lifetime, std::size_t key_bytes,
-                                         std::size_t metadata_bytes, std::size_t value_bytes) {
-  return sizeof(Block) + (has_lifetime ? sizeof(Lifetime) : 0) + key_bytes +
+inline constexpr std::size_t block_bytes(bool large, bool has_lifetime, bool has_proof,
+                                         std::size_t key_bytes, std::size_t metadata_bytes,
+                                         std::size_t value_bytes) {
+  return sizeof(Block) + (has_lifetime ? sizeof(Lifetime) : 0) +
+         (has_proof ? sizeof(std::int64_t) : 0) + key_bytes +
          (large ? sizeof(base::ValuePtr) : metadata_bytes + value_bytes);
 }
 
@@ -106,7 +118,7 @@ inline constexpr std::size_t kMinSlots = 6;
 inline constexpr std::size_t kMaxBlockBytes =
     kSlotSpaceBytes / kMinSlots / kGrainBytes * kGrainBytes;
 static_assert(kMaxBlockBytes < 1u << 13, "a block's parts have fields of 13 bits");
-static_assert(block_bytes(true, true, proto::kMaxKeyBytes, 0, 0) <= kMaxBlockBytes,
+static_assert(block_bytes(true, true, true, proto::kMaxKeyBytes, 0, 0) <= kMaxBlockBytes,
               "a large value's block must hold the longest key");
 
 namespace detail {

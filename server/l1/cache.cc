@@ -95,10 +95,12 @@ Cache::Found Cache::find_impl(Bytes key, std::uint64_t hash, TimePoint now, Visi
       shard.touch(handle, now);
       if (block.has(kLarge)) {
         found.large = block.large();
+        found.version = block.version;
+        found.proven_at = block.proven_at();
       } else {
         visitor(state, {block.value_bytes, block.version, block.expires_at_ms(),
                         static_cast<std::uint32_t>(block.chunk_pages * 4 * proto::kKiB),
-                        block.digest, block.metadata(), block.bytes()});
+                        block.digest, block.metadata(), block.bytes(), block.proven_at()});
       }
     }
   }
@@ -123,10 +125,13 @@ std::optional<Cache::Peek> Cache::peek(Bytes key, std::uint64_t hash, TimePoint 
   const Handle handle = shard.find(key, Impl::tag_of(hash));
   if (handle == kNoHandle || Shard::is_past(shard.at(handle), now)) return std::nullopt;
   Block& block = shard.at(handle);
-  return Peek{block.version, block.expires_at_ms(), block.value_size()};
+  return Peek{block.version, block.expires_at_ms(), block.value_size(), block.proven_at()};
 }
 
-std::optional<base::ValueMeta> Cache::describe(Bytes key, std::uint64_t hash, TimePoint now) const {
+std::optional<Cache::Described> Cache::describe(Bytes key, std::uint64_t hash,
+                                                TimePoint now) const {
+  Described described;
+  base::ValueMeta& meta = described.meta;
   base::ValuePtr large;
   {
     Shard& shard = impl_->shard_of(hash);
@@ -134,21 +139,21 @@ std::optional<base::ValueMeta> Cache::describe(Bytes key, std::uint64_t hash, Ti
     const Handle handle = shard.find(key, Impl::tag_of(hash));
     if (handle == kNoHandle || Shard::is_past(shard.at(handle), now)) return std::nullopt;
     Block& block = shard.at(handle);
+    described.proven_at = block.proven_at();
     if (!block.has(kLarge)) {
-      base::ValueMeta meta;
       meta.size = block.value_size();
       meta.version = block.version;
       meta.expires_at_ms = block.expires_at_ms();
       meta.chunk_bytes = static_cast<std::uint32_t>(block.chunk_pages * 4 * proto::kKiB);
       meta.digest = proto::ValueHasher::of_single(block.digest, meta.chunk_bytes, meta.size);
       meta.metadata = proto::as_text(block.metadata());
-      return meta;
+      return described;
     }
     large = block.large();
   }
-  base::ValueMeta meta = large->meta();
+  meta = large->meta();
   meta.expires_at_ms = large->expires_at_ms();
-  return meta;
+  return described;
 }
 
 base::Duration Cache::max_age() const { return impl_->options.max_age; }
@@ -162,9 +167,10 @@ std::uint64_t Cache::entry_overhead(std::size_t /*key_bytes*/) const {
 }
 
 bool Cache::is_small(std::size_t key_bytes, std::size_t metadata_bytes, std::uint64_t size) {
-  // With room for a lifetime, so that a TOUCH can't make it too large.
+  // With room for a lifetime, so that a TOUCH can't make it too large, and for a proof, so that
+  // what is small doesn't depend on there being a second tier.
   return size <= kMaxSmallBytes && metadata_bytes <= kMaxBlockBytes &&
-         block_bytes(false, true, key_bytes, metadata_bytes, size) <= kMaxBlockBytes;
+         block_bytes(false, true, true, key_bytes, metadata_bytes, size) <= kMaxBlockBytes;
 }
 
 Room Cache::reserve(Bytes key, std::uint64_t hash, std::uint64_t cost_bytes, TimePoint now) {
@@ -230,6 +236,7 @@ Cache::Outcome Cache::insert(Bytes key, std::uint64_t hash, const NewEntry& entr
     image.digest = entry.small_digest;
     image.lifetime.expires_at_ms = meta.expires_at_ms;
   }
+  image.proven_ns = entry.proven_at.time_since_epoch().count();
   image.lifetime.stay_until_ns =
       std::min(stay_deadline(stay, now), stay_deadline(impl_->options.max_age, now));
   image.lifetime.deadline_ns =
@@ -244,6 +251,19 @@ Cache::Outcome Cache::insert(Bytes key, std::uint64_t hash, const NewEntry& entr
 bool Cache::set_expiry(Bytes key, std::uint64_t hash, base::Version version,
                        std::uint64_t expires_at_ms, TimePoint now, std::uint64_t wall_now_ms) {
   return impl_->set_expiry(key, hash, version, expires_at_ms, now, wall_now_ms);
+}
+
+bool Cache::set_proven(Bytes key, std::uint64_t hash, base::Version version,
+                       std::uint64_t expires_at_ms, TimePoint at, TimePoint now) {
+  Shard& shard = impl_->shard_of(hash);
+  const std::lock_guard lock(shard.mutex);
+  const Handle handle = shard.find(key, Impl::tag_of(hash));
+  if (handle == kNoHandle || Shard::is_past(shard.at(handle), now)) return false;
+  Block& block = shard.at(handle);
+  if (block.version != version || block.expires_at_ms() != expires_at_ms) return false;
+  if (!block.has(kHasProof)) return false;
+  block.proven_ns() = std::max(block.proven_ns(), at.time_since_epoch().count());
+  return true;
 }
 
 Cache::Erased Cache::erase(Bytes key, std::uint64_t hash, const base::Condition& condition,

@@ -76,6 +76,7 @@ struct SmallView {
   proto::ChunkDigest digest;  // of the bytes, which are one chunk (or none)
   Bytes metadata;
   Bytes bytes;
+  TimePoint proven_at{};  // as NewEntry's; the epoch when it has none
 };
 
 // An entry to be stored: exactly one of `small` and `large` is what it is made of.
@@ -84,6 +85,9 @@ struct NewEntry {
   Bytes small;                            // at most kMaxSmallBytes, when `large` is null
   proto::ChunkDigest small_digest = 0;
   base::ValuePtr large;  // stored once in its life
+  // As of when it is known to be what a second tier has: when that was asked or told, not when it
+  // answered. The epoch: there is none, and the entry keeps no such time.
+  TimePoint proven_at{};
 };
 
 class Cache;
@@ -117,12 +121,15 @@ class Cache {
   enum class Outcome : std::uint8_t { kStored, kConditionFailed, kNoRoom };
   struct Found {
     bool hit = false;
-    base::ValuePtr large;  // null when the entry was small and the visitor has run
+    base::ValuePtr large;       // null when the entry was small and the visitor has run
+    base::Version version = 0;  // of a large one, and the next
+    TimePoint proven_at{};
   };
   struct Peek {
     base::Version version;
     std::uint64_t expires_at_ms;
     std::uint64_t size;
+    TimePoint proven_at;
   };
 
   // `ledger` takes the charge of what readers hold after an eviction, and must outlive the cache.
@@ -164,6 +171,7 @@ class Cache {
     bool hits_at_least;           // that many or more
     std::uint64_t expires_at_ms;  // 0: never
     std::optional<base::Duration> leaves_in;  // by its expiry or a bound on its stay
+    TimePoint proven_at;                      // as NewEntry's
   };
   struct Standing {
     std::optional<Resident> resident;
@@ -173,7 +181,11 @@ class Cache {
   Standing explain(Bytes key, std::uint64_t hash, TimePoint now) const;
 
   // All but the bytes, in the same way.
-  std::optional<base::ValueMeta> describe(Bytes key, std::uint64_t hash, TimePoint now) const;
+  struct Described {
+    base::ValueMeta meta;
+    TimePoint proven_at{};
+  };
+  std::optional<Described> describe(Bytes key, std::uint64_t hash, TimePoint now) const;
 
   base::Duration max_age() const;
 
@@ -216,6 +228,11 @@ class Cache {
   // because its block grew and there was no room. The bounds on its stay in L1 remain as they were.
   bool set_expiry(Bytes key, std::uint64_t hash, base::Version version, std::uint64_t expires_at_ms,
                   TimePoint now, std::uint64_t wall_now_ms);
+
+  // The second tier had this version, with this expiry, at `at` or later. False when the entry
+  // isn't resident, is another one, or keeps no such time. An earlier proof changes nothing.
+  bool set_proven(Bytes key, std::uint64_t hash, base::Version version, std::uint64_t expires_at_ms,
+                  TimePoint at, TimePoint now);
 
   enum class Erased : std::uint8_t { kErased, kAbsent, kConditionFailed };
   Erased erase(Bytes key, std::uint64_t hash, const base::Condition& condition, Removal reason,

@@ -249,6 +249,7 @@ Image image_of(Block& block, std::string& key, std::string& content) {
   image.tag = block.tag;
   image.version = block.version;
   image.digest = block.digest;
+  image.proven_ns = block.proven_at().time_since_epoch().count();
   image.chunk_bytes = static_cast<std::uint32_t>(block.chunk_pages * 4 * proto::kKiB);
   if (block.has(kLarge)) {
     image.large = block.large();

@@ -39,7 +39,8 @@ Cache::Standing Cache::explain(Bytes key, std::uint64_t hash, TimePoint now) con
                .hits = block.hits,
                .hits_at_least = block.hits == kMostHits,
                .expires_at_ms = block.expires_at_ms(),
-               .leaves_in = deadline ? std::optional(*deadline - now) : std::nullopt};
+               .leaves_in = deadline ? std::optional(*deadline - now) : std::nullopt,
+               .proven_at = block.proven_at()};
   return standing;
 }
 

@@ -91,9 +91,13 @@ void Shard::fill(Block& block, const Image& image, base::TimePoint now) {
     block.set(kHasLifetime);
     new (block.after_header()) Lifetime(image.lifetime);
   }
+  if (image.proven_ns != 0) {
+    block.set(kHasProof);
+    new (block.after_lifetime()) std::int64_t(image.proven_ns);
+  }
   if (image.large != nullptr) {
     block.set(kLarge);
-    new (block.after_lifetime()) base::ValuePtr(image.large);
+    new (block.after_proof()) base::ValuePtr(image.large);
   }
   copy(block.key_at(), image.key);
   copy(block.key_at() + image.key.size(), image.metadata);
@@ -118,6 +122,7 @@ void Shard::rewrite(Handle handle, const Image& image, base::TimePoint now) {
   counters.value_bytes -= block.value_size();
   if (block.has(kHasLifetime)) --mortal_items_;
   block.clear(kHasLifetime);
+  block.clear(kHasProof);
   fill(block, image, now);
   if (block.has(kHasLifetime)) ++mortal_items_;
   counters.value_bytes += block.value_size();
@@ -282,8 +287,9 @@ void Shard::move_block(Handle from, Handle to) {
   Block& target = arena_.at(to);
   target = source;
   if (source.has(kHasLifetime)) new (target.after_header()) Lifetime(source.lifetime());
+  if (source.has(kHasProof)) new (target.after_lifetime()) std::int64_t(source.proven_ns());
   if (source.has(kLarge)) {
-    new (target.after_lifetime()) base::ValuePtr(std::move(source.large()));
+    new (target.after_proof()) base::ValuePtr(std::move(source.large()));
     std::destroy_at(&source.large());
   }
   const std::size_t payload = source.has(kLarge) ? source.key_bytes

@@ -30,6 +30,7 @@ struct Image {
   proto::ChunkDigest digest = 0;
   std::uint32_t chunk_bytes = 0;
   Lifetime lifetime{kForever, kForever, 0};
+  std::int64_t proven_ns = 0;   // 0: there is nothing that could prove it
   base::Bytes metadata, bytes;  // of a small one
   base::ValuePtr large;
 
@@ -37,7 +38,8 @@ struct Image {
     return lifetime.deadline_ns != kForever || lifetime.expires_at_ms != 0;
   }
   std::size_t block_size() const {
-    return block_bytes(large != nullptr, has_lifetime(), key.size(), metadata.size(), bytes.size());
+    return block_bytes(large != nullptr, has_lifetime(), proven_ns != 0, key.size(),
+                       metadata.size(), bytes.size());
   }
 };
 

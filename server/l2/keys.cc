@@ -2,8 +2,6 @@
 
 #include <xxhash.h>
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
 namespace cistern::l2 {
@@ -14,17 +12,23 @@ std::string hash_hex(base::Bytes key) {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
-bool is_plain(base::Bytes key) {
-  if (key.empty() || key.size() > kMaxPlainKeyBytes || key.front() == std::byte{'#'}) return false;
-  return std::all_of(key.begin(), key.end(),
-                     [](std::byte b) { return b > std::byte{0x20} && b < std::byte{0x7f}; });
-}
-
 }  // namespace
 
+bool is_plain(base::Bytes key) {
+  if (key.empty() || key.size() > kMaxPlainKeyBytes || key.front() == std::byte{'#'}) return false;
+  // All of it, whatever the first ones are: every hit in L1 comes by here.
+  unsigned others = 0;
+  for (const std::byte b : key)
+    others |= static_cast<unsigned>(std::to_integer<unsigned>(b) - 0x21 > 0x5d);
+  return others == 0;
+}
+
+std::string manifest_stem(base::Bytes key) {
+  return is_plain(key) ? std::string(proto::as_text(key)) : "#" + hash_hex(key);
+}
+
 std::string manifest_name(std::string_view prefix, base::Bytes key) {
-  if (is_plain(key)) return fmt::format("{}m:{}", prefix, proto::as_text(key));
-  return fmt::format("{}m:#{}", prefix, hash_hex(key));
+  return fmt::format("{}m:{}", prefix, manifest_stem(key));
 }
 
 ChunkNames::ChunkNames(std::string_view prefix, base::Bytes key, base::Version version)

@@ -19,6 +19,10 @@ namespace cistern::l2 {
 
 inline constexpr std::size_t kMaxPlainKeyBytes = 200;
 
+// Whether the first kind is its name.
+bool is_plain(base::Bytes key);
+// What follows "<prefix>m:" in it.
+std::string manifest_stem(base::Bytes key);
 std::string manifest_name(std::string_view prefix, base::Bytes key);
 
 // Makes the names of one chunk set: the key is hashed once.

@@ -1,8 +1,10 @@
 #include "server/l2/redis_link.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -18,6 +20,9 @@ namespace {
 
 // No reply to a command of ours is longer than a manifest; hiredis would buffer any length.
 constexpr std::size_t kMaxReplyBytes = 2 * kMaxManifestBytes;
+
+// redisBufferRead() reads so much at once.
+constexpr std::size_t kHiredisReadBytes = 16 * proto::kKiB;
 
 // hiredis 0.14 writes with write(2), which raises SIGPIPE where Redis has gone away.
 void ignore_sigpipe() {
@@ -98,6 +103,28 @@ bool RedisLink::send(const Args& args, OnReply on_reply) {
   return true;
 }
 
+bool RedisLink::subscribe(const std::string& channel, OnMessage on_message) {
+  if (context_ == nullptr) return false;
+  on_message_ = std::move(on_message);
+  return redisAsyncCommand(context_, &RedisLink::on_channel_reply, this, "SUBSCRIBE %b",
+                           channel.data(), channel.size()) == REDIS_OK;
+}
+
+void RedisLink::on_channel_reply(redisAsyncContext*, void* reply, void* self) {
+  if (reply == nullptr) return;  // the connection has ended: `closed` says so
+  RedisLink& link = link_of(self);
+  link.message_bytes_ = 0;
+  link.on_message_(*static_cast<const redisReply*>(reply));
+}
+
+bool RedisLink::is_message_bounded() {
+  if (!on_message_) return true;
+  int waiting = 0;
+  if (::ioctl(context_->c.fd, FIONREAD, &waiting) != 0 || waiting < 0) return true;
+  message_bytes_ += std::min(static_cast<std::size_t>(waiting), kHiredisReadBytes);
+  return message_bytes_ <= kMaxMessageBytes;
+}
+
 void RedisLink::cut() {
   if (context_ != nullptr) redisAsyncFree(context_);
 }
@@ -121,7 +148,7 @@ void RedisLink::on_connect(const redisAsyncContext* context, int status) {
 
 void RedisLink::cleanup(void* self) {
   RedisLink& link = link_of(self);
-  std::string why = link.context_->err != 0 ? link.context_->errstr : "the connection was cut";
+  std::string why = link.context_->err != 0 ? link.context_->errstr : link.cut_why_;
   link.context_ = nullptr;
   link.wants_read_ = link.wants_write_ = false;
   asio::error_code ignored;  // there is nothing to do about a close that fails
@@ -151,6 +178,10 @@ void RedisLink::wait_read() {
 void RedisLink::on_readable() {
   if (!wants_read_) return;
   if (context_->c.reader->len > kMaxReplyBytes) return cut();
+  if (!is_message_bounded()) {
+    cut_why_ = "a message of more than 1 MiB";
+    return cut();
+  }
   redisAsyncHandleRead(context_);
 }
 

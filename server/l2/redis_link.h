@@ -36,6 +36,12 @@ class RedisLink : public std::enable_shared_from_this<RedisLink> {
 
   // False when the connection is no more; then `on_reply` is not called.
   bool send(const Args& args, OnReply on_reply);
+  // SUBSCRIBEs; nothing else may be sent from then on, nor be unanswered. `on_message` gets the
+  // confirmation and every message, as long as the connection lives. An error ends the connection.
+  // One that Redis makes longer than kMaxMessageBytes does, too: it would be held whole.
+  using OnMessage = std::function<void(const redisReply&)>;
+  static constexpr std::size_t kMaxMessageBytes = proto::kMiB;
+  bool subscribe(const std::string& channel, OnMessage on_message);
   // Ends the connection now, or when the reply that is being delivered has been.
   void cut();
 
@@ -58,11 +64,17 @@ class RedisLink : public std::enable_shared_from_this<RedisLink> {
   static void cleanup(void* self);
   static void on_connect(const redisAsyncContext* context, int status);
   static void on_command_reply(redisAsyncContext* context, void* reply, void* on_reply);
+  static void on_channel_reply(redisAsyncContext* context, void* reply, void* self);
+  // Whether what is about to be read may be the rest of a message.
+  bool is_message_bounded();
 
   asio::io_context& io_;
   // A duplicate of hiredis' descriptor, so that each side closes its own, in whatever order.
   asio::posix::stream_descriptor descriptor_;
   Events events_;
+  OnMessage on_message_;
+  std::size_t message_bytes_ = 0;  // read since the last one was complete
+  const char* cut_why_ = "the connection was cut";
   redisAsyncContext* context_ = nullptr;  // hiredis' own; null after cleanup()
   std::shared_ptr<RedisLink> self_;       // while context_ points here
   bool is_connected_ = false;

@@ -32,6 +32,8 @@ struct RedisOptions {
   base::Duration commit_margin = std::chrono::milliseconds(100);
   // Operations that wait or are under way, on each side (commands, chunks); more are kL2Busy.
   std::size_t max_queued = 4096;
+  // Of the invalidation channel; 0: there is none.
+  base::Duration heartbeat{0};
 };
 
 }  // namespace cistern::l2

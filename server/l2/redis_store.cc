@@ -47,14 +47,18 @@ std::string ms_text(Duration duration) {
 }  // namespace
 
 RedisStore::RedisStore(RedisOptions options, asio::io_context& io, base::Loop& loop,
-                       base::WorkerMetrics& metrics, std::shared_ptr<Breaker> breaker)
+                       base::WorkerMetrics& metrics, std::shared_ptr<Breaker> breaker,
+                       Invalidations* invalidations)
     : options_(std::make_shared<const RedisOptions>(std::move(options))),
       loop_(loop),
       metrics_(metrics),
       breaker_(breaker ? std::move(breaker) : Breaker::make(display(options_->url))),
       control_(std::make_shared<RedisControl>(options_, breaker_, std::string(commit_script()), io,
                                               loop, metrics)),
-      committer_(std::make_shared<RedisCommitter>(options_, control_, loop)) {
+      committer_(std::make_shared<RedisCommitter>(options_, control_, loop)),
+      channel_(invalidations == nullptr || options_->heartbeat == Duration{0}
+                   ? nullptr
+                   : std::make_shared<RedisChannel>(options_, *invalidations, io, loop, metrics)) {
   CHECK(options_->connections_per_worker >= 2);
   for (std::uint32_t i = 1; i < options_->connections_per_worker; ++i) {
     bulks_.push_back(std::make_shared<RedisBulk>(options_, breaker_, io, loop, metrics));
@@ -67,6 +71,10 @@ RedisStore::RedisStore(RedisOptions options, asio::io_context& io, base::Loop& l
       if (const auto self = weak.lock()) self->start();
     });
   }
+  if (channel_ == nullptr) return;
+  loop_.post([weak = std::weak_ptr(channel_)] {
+    if (const auto self = weak.lock()) self->start();
+  });
 }
 
 RedisStore::~RedisStore() { DCHECK(reads_.empty()); }
@@ -373,8 +381,12 @@ void RedisStore::write_chunk(const std::string& key, base::Version version, std:
 void RedisStore::close(std::function<void()> closed) {
   for (const auto& bulk : bulks_) bulk->close();
   // Commits that were sent are waited for: their callers must learn what became of them.
-  control_->close(
-      [this, closed = std::move(closed)]() mutable { committer_->when_idle(std::move(closed)); });
+  auto close_control = [this, closed = std::move(closed)]() mutable {
+    control_->close(
+        [this, closed = std::move(closed)]() mutable { committer_->when_idle(std::move(closed)); });
+  };
+  if (channel_ == nullptr) return close_control();
+  channel_->close(std::move(close_control));
 }
 
 }  // namespace cistern::l2

@@ -3,11 +3,13 @@
 //   RedisStore ---- RedisControl -- RedisLink (hiredis): commands, manifests, expiries
 //        |             ^  RedisClock
 //        |---- RedisCommitter: the script, and what is said when its answer doesn't come
-//        +---- RedisBulk ... RedisBulk: one connection each, nothing but chunks
+//        |---- RedisBulk ... RedisBulk: one connection each, nothing but chunks
+//        +---- RedisChannel, in one store of the process: what others write
 //
 // A user of Redis' own for it needs the keys <l2.redis.key_prefix>* and the commands AUTH, SELECT,
 // INFO, PING, TIME, SCRIPT LOAD, EVAL, EVALSHA, GET, GETRANGE, SET, DEL, EXISTS, PTTL and PEXPIRE.
-// No command and no script touches more than one key.
+// What RedisChannel needs beside these stands there. No command and no script touches more than one
+// key.
 #pragma once
 
 #include <memory>
@@ -17,6 +19,7 @@
 #include "server/l2/breaker.h"
 #include "server/l2/keys.h"
 #include "server/l2/redis_bulk.h"
+#include "server/l2/redis_channel.h"
 #include "server/l2/redis_commit.h"
 #include "server/l2/redis_control.h"
 #include "server/l2/redis_options.h"
@@ -28,9 +31,11 @@ class RedisStore final : public Store {
  public:
   // Any thread; all else on the loop's, which is the one that runs `io`. Begins to connect on the
   // loop's next turn. `io`, `loop` and `metrics` outlive it. `breaker` is that of its endpoint,
-  // which the stores of all workers share; null: one of its own.
+  // which the stores of all workers share; null: one of its own. One store of the process has
+  // `invalidations`, which outlives it: it keeps their channel.
   RedisStore(RedisOptions options, asio::io_context& io, base::Loop& loop,
-             base::WorkerMetrics& metrics, std::shared_ptr<Breaker> breaker = nullptr);
+             base::WorkerMetrics& metrics, std::shared_ptr<Breaker> breaker = nullptr,
+             Invalidations* invalidations = nullptr);
   // After close() has called back, or when the loop never ran.
   ~RedisStore() override;
 
@@ -76,6 +81,7 @@ class RedisStore final : public Store {
   const std::shared_ptr<RedisControl> control_;
   const std::shared_ptr<RedisCommitter> committer_;
   std::vector<std::shared_ptr<RedisBulk>> bulks_;
+  const std::shared_ptr<RedisChannel> channel_;  // null for most
   struct Read {
     RedisBulk* bulk = nullptr;
     RedisBulk::OpPtr op;

@@ -30,7 +30,7 @@ std::string mib(std::uint64_t bytes) {
 std::uint64_t base_bytes(const MemoryDemand& demand) {
   return kProgramBytes + std::min(demand.limit_bytes / 32, kMostAllocatorBytes) +
          demand.workers * (kWorkerBytes + demand.l2_connections * demand.l2_connection_bytes) +
-         demand.l2_threads * (kL2ThreadBytes + demand.l2_thread_bytes) +
+         demand.l2_threads * (kL2ThreadBytes + demand.l2_thread_bytes) + demand.invalidation_bytes +
          spare_chunk_bytes(demand.limit_bytes);
 }
 

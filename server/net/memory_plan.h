@@ -3,8 +3,9 @@
 //   base          6 MiB and a 32nd of the limit (at most 32 MiB more): program, allocator and what
 //                 it has free, logs; 512 KiB for each worker: stack, scratch, loop; for each
 //                 connection to L2 what the kernel and the client library may hold of it;
-//                 for each thread that talks to L2 the same and a stack;
-//                 and the spare chunks, 4 MiB or a 16th of the limit
+//                 for each thread that talks to L2 the same and a stack; with invalidations, two
+//                 connections more and their marks, a 256th of the limit (32 KiB to 4 MiB); and the
+//                 spare chunks, 4 MiB or a 16th of the limit
 //   l2_buffers    with an L2, small values on their way there: 4 MiB for each worker, at most a
 //                 16th of the limit
 //   codec         with an L2, what its threads compress and decode with (server/l2/codec_options.h)
@@ -40,7 +41,8 @@ struct MemoryDemand {
   std::uint64_t l2_connection_bytes = 0;  // what one of them may hold
   std::uint64_t codec_bytes = 0;
   unsigned l2_threads = 0;  // that talk to L2 for all workers; 0 where the workers do so themselves
-  std::uint64_t l2_thread_bytes = 0;  // what one of them may hold, connections and all
+  std::uint64_t l2_thread_bytes = 0;     // what one of them may hold, connections and all
+  std::uint64_t invalidation_bytes = 0;  // marks, and the connections by which they come
 };
 
 // kUsage when it doesn't fit; the message shows the sum and names the settings.

@@ -17,7 +17,7 @@ using proto::Status;
 namespace {
 
 // What an answer has beside its metadata and value bytes, at most.
-constexpr std::size_t kAnswerHeadBytes = proto::kHeaderBytes + proto::kMaxFixedHeadBytes + 32;
+constexpr std::size_t kAnswerHeadBytes = proto::kHeaderBytes + proto::kMaxFixedHeadBytes + 48;
 
 Error no_room() {
   return {Status::kNoRoom,
@@ -39,6 +39,7 @@ struct Requests::Request final : service::GetSink, service::PutSink {
   void on_small(const l1::SmallView& view, std::uint32_t flags) override;
   void on_value(const base::ValueMeta& meta, std::optional<proto::Range> cover, std::uint32_t flags,
                 std::unique_ptr<service::Reader> value) override;
+  void on_degraded(base::Duration age) override { age_ms = service::age_ms(age); }
   void on_credit(std::uint32_t bytes) override;
   void on_stored(const proto::Stored& stored) override;
   void on_failed(const Error& error) override {
@@ -50,7 +51,8 @@ struct Requests::Request final : service::GetSink, service::PutSink {
   Phase phase = Phase::kWaiting;
   bool over = false;
   bool listed = false;
-  std::uint32_t credit_bytes = 0;  // first credit of a GET
+  std::uint32_t credit_bytes = 0;       // first credit of a GET
+  std::optional<std::uint64_t> age_ms;  // of a degraded answer
   std::uint64_t charged_bytes = 0;
   base::TimePoint began;
   base::TimePoint moved;
@@ -75,6 +77,7 @@ void Requests::Request::on_small(const l1::SmallView& view, std::uint32_t flags)
   head.expires_at_ms = view.expires_at_ms;
   head.chunk_bytes = view.chunk_bytes;
   head.metadata = view.metadata;
+  head.age_ms = age_ms;
   const proto::ValueDigest digest =
       proto::ValueHasher::of_single(view.digest, view.chunk_bytes, view.size);
   if (view.size <= credit_bytes) {
@@ -109,6 +112,7 @@ void Requests::Request::on_value(const base::ValueMeta& meta, std::optional<prot
   head.expires_at_ms = meta.expires_at_ms;
   head.chunk_bytes = meta.chunk_bytes;
   head.metadata = proto::as_bytes(meta.metadata);
+  head.age_ms = age_ms;
   head.cover = cover;
   phase = Phase::kMoving;
   moved = all_.context_.loop.now();
@@ -156,6 +160,7 @@ Requests::RequestPtr Requests::begin(std::uint32_t id, Op op, std::size_t extra_
   request->charged_bytes = bytes;
   request->began = request->moved = context_.loop.now();
   request->sent_until = 0;
+  request->age_ms.reset();
   return request;
 }
 

@@ -161,6 +161,8 @@ void Session::receive() {
     const auto bytes = static_cast<std::size_t>(got);
     context_.metrics.bytes_in.add(bytes);
     received += bytes;
+    // What was asked is judged by a time after it was sent.
+    context_.loop.forget_now();
     conn_.commit(bytes);
     process();
     if (bytes < room && !peer_ended_) {  // that was all

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "server/base/types.h"
@@ -24,10 +25,10 @@ class AbsentKeys {
   void forget(base::Bytes key, std::uint64_t hash) {
     if (!places_.empty() && is_of(place_of(hash), key, hash)) place_of(hash) = {};
   }
-  bool has(base::Bytes key, std::uint64_t hash, base::TimePoint now) {
-    if (places_.empty()) return false;
-    const Place& place = place_of(hash);
-    return now < place.until && is_of(place, key, hash);
+  // Empty when it isn't remembered.
+  std::optional<base::TimePoint> until(base::Bytes key, std::uint64_t hash) {
+    if (places_.empty() || !is_of(place_of(hash), key, hash)) return std::nullopt;
+    return place_of(hash).until;
   }
 
  private:

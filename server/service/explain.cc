@@ -29,7 +29,21 @@ Json until(std::uint64_t expires_at_ms, std::uint64_t unix_ms) {
   return expires_at_ms > unix_ms ? expires_at_ms - unix_ms : 0;
 }
 
-Json in_l1(const std::optional<l1::Cache::Resident>& resident, std::uint64_t unix_ms) {
+// How current L1's entry is known to be; null without an L2.
+Json freshness_of(const Worker& worker, const Key& key, base::TimePoint proven_at) {
+  const Freshness& freshness = worker.shared.freshness;
+  if (!freshness.applies()) return nullptr;
+  const base::TimePoint now = worker.loop.now();
+  const Freshness::Verdict verdict = freshness.judge(key.bytes(), key.hash, proven_at, now);
+  return {{"current_ms_ago", ms(verdict.age)},
+          {"known_by", verdict.age < now - proven_at ? "invalidations" : "proof"},
+          {"proven_ms_ago", ms(now - proven_at)},
+          {"marked", verdict.marked},
+          {"max_staleness_ms", ms(freshness.options().max_staleness)}};
+}
+
+Json in_l1(const Worker& worker, const Key& key, const std::optional<l1::Cache::Resident>& resident,
+           std::uint64_t unix_ms) {
   if (!resident) return {{"resident", false}};
   Json json{{"resident", true},
             {"size", resident->size},
@@ -41,6 +55,7 @@ Json in_l1(const std::optional<l1::Cache::Resident>& resident, std::uint64_t uni
   json["hits_at_least"] = resident->hits_at_least;
   json["expires_in_ms"] = until(resident->expires_at_ms, unix_ms);
   json["leaves_in_ms"] = resident->leaves_in ? Json(ms(*resident->leaves_in)) : Json(nullptr);
+  json["freshness"] = freshness_of(worker, key, resident->proven_at);
   return json;
 }
 
@@ -80,7 +95,7 @@ std::string to_json(const Worker& worker, const Key& key, const L2Answer& l2) {
   const l1::Cache::Standing standing = worker.cache.explain(key.bytes(), key.hash, now);
   const base::ReasonTable::Memory memory =
       join(standing.memory, worker.shared.reasons->recall(key.hash));
-  const Json json{{"l1", in_l1(standing.resident, unix_ms)},
+  const Json json{{"l1", in_l1(worker, key, standing.resident, unix_ms)},
                   {"last", event_json(memory.last, now)},
                   {"remembers_ms", memory.since ? Json(ms(now - *memory.since)) : Json(nullptr)},
                   {"l2", in_l2(l2, unix_ms)}};

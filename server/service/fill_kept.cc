@@ -48,8 +48,11 @@ base::ValuePtr Fill::publish(std::vector<base::ChunkPtr> chunks) {
   const auto value = std::make_shared<base::ChunkedValue>(*meta_, std::move(chunks));
   bool stored = false;
   worker_.gate.publish_if_allowed(flight_->token(), [&] {
-    const l1::NewEntry entry{
-        .meta = &value->meta(), .small = {}, .small_digest = 0, .large = value};
+    const l1::NewEntry entry{.meta = &value->meta(),
+                             .small = {},
+                             .small_digest = 0,
+                             .large = value,
+                             .proven_at = worker_.shared.freshness.kept(asked_at_)};
     stored = worker_.cache.insert(
                  key_->bytes(), key_->hash, entry, std::move(*room_), {}, l1::Source::kFill,
                  worker_.stay(value->expires_at_ms(), asked_at_), worker_.loop.now(),

@@ -33,6 +33,7 @@ Flight::Flight(Worker& worker, std::shared_ptr<const Key> key, WriteGate::MissTo
       token_(std::move(token)),
       loop_(worker.loop),
       cache_(worker.cache),
+      freshness_(worker.shared.freshness),
       worker_(worker) {}
 
 Flight::~Flight() { CHECK(passengers_.empty()); }
@@ -54,7 +55,10 @@ bool Flight::is_over() {
 }
 
 void Flight::ask() {
-  asked_at_ = worker_.loop.now();
+  {
+    const std::lock_guard lock(mutex_);
+    asked_at_ = worker_.loop.now();
+  }
   worker_.store->get_manifest(
       key_->text, [weak = weak_from_this()](Result<std::optional<l2::Manifest>> manifest) {
         if (const auto self = weak.lock()) self->on_manifest(std::move(manifest));
@@ -72,6 +76,12 @@ bool Flight::is_past(const base::Loop& loop) const {
 Flight::Boarding Flight::join(const std::shared_ptr<Passenger>& passenger) {
   const std::lock_guard lock(mutex_);
   if (state_ == State::kOver) return {};
+  // Asked too long ago for who comes now, or before something happened to the key.
+  const bool asked = asked_at_ != base::TimePoint{};
+  if (asked &&
+      !freshness_.trusts(key_->bytes(), key_->hash, asked_at_, passenger->worker_->loop.now())) {
+    return {Boarding::Kind::kOutdated, {}};
+  }
   if (state_ == State::kFilling) {
     const std::shared_ptr<Fill> fill = fill_.lock();
     if (fill == nullptr || is_past(passenger->worker_->loop)) return {};
@@ -141,7 +151,7 @@ void Flight::on_manifest(Result<std::optional<l2::Manifest>> manifest) {
   }
   if (!manifest) return land_all({.error = std::move(manifest.error())});
   if (!manifest->has_value()) {
-    worker_.gate.remember_absent(token_, worker_.loop.now());
+    worker_.gate.remember_absent(token_, asked_at_);
     return land_all({.error = Error{Status::kNotFound, {}}});
   }
   if (has_expired((*manifest)->meta, loop_))
@@ -153,7 +163,8 @@ void Flight::on_manifest(Result<std::optional<l2::Manifest>> manifest) {
 void Flight::on_inline(l2::Manifest manifest) {
   worker_.gate.publish_if_allowed(token_, [&] {
     insert_bytes(worker_, key_->bytes(), key_->hash, manifest.meta, manifest.inline_bytes,
-                 manifest.inline_digest, {}, l1::Source::kFill, asked_at_);
+                 manifest.inline_digest, {}, l1::Source::kFill,
+                 worker_.shared.freshness.kept(asked_at_), asked_at_);
   });
   const auto shared = std::make_shared<const l2::Manifest>(std::move(manifest));
   land_all({.manifest = shared});

@@ -67,9 +67,10 @@ class Flight : public std::enable_shared_from_this<Flight> {
 
   struct Boarding {
     enum class Kind : std::uint8_t {
-      kRefused,  // this flight has no place for it any more
-      kAboard,   // it lands later
-      kLanded,   // at once, with `landing`; land() isn't called
+      kRefused,   // this flight has no place for it any more
+      kOutdated,  // nor for anybody: L2 may have something else by now
+      kAboard,    // it lands later
+      kLanded,    // at once, with `landing`; land() isn't called
     };
     Kind kind = Kind::kRefused;
     Landing landing{};
@@ -113,13 +114,14 @@ class Flight : public std::enable_shared_from_this<Flight> {
   const WriteGate::MissToken token_;
   base::Loop& loop_;
   l1::Cache& cache_;
+  const Freshness& freshness_;
 
   std::mutex mutex_;
   State state_ = State::kAsking;
   std::list<Passenger*> passengers_;
   std::shared_ptr<const base::ValueMeta> meta_;  // once it is known
   std::weak_ptr<Fill> fill_;
-  base::TimePoint asked_at_;  // written before the flight is filling, read while it is
+  base::TimePoint asked_at_;  // the epoch before begin(), and constant from then on
 
   Worker& worker_;  // its loop alone, as all below
   Worker::Work work_{};

@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "server/service/flight.h"
+#include "server/service/hit.h"
 #include "server/service/l1_only.h"
+#include "server/service/proof.h"
 #include "server/service/values.h"
 
 namespace cistern::service {
@@ -44,10 +46,15 @@ class Miss : public Flight::Passenger, public std::enable_shared_from_this<Miss>
 
 bool Miss::start(const std::function<bool()>& in_l1) {
   for (;;) {
-    WriteGate::Boarding boarding = worker_->gate.board(
-        key_->bytes(), key_->hash, worker_->loop.now(), in_l1, [this](WriteGate::MissToken token) {
-          return std::make_shared<Flight>(*worker_, key_, std::move(token));
-        });
+    const auto trusts = [this](base::TimePoint asked_at) {
+      return worker_->shared.freshness.trusts(key_->bytes(), key_->hash, asked_at,
+                                              worker_->loop.now());
+    };
+    WriteGate::Boarding boarding =
+        worker_->gate.board(key_->bytes(), key_->hash, worker_->loop.now(), in_l1, trusts,
+                            [this](WriteGate::MissToken token) {
+                              return std::make_shared<Flight>(*worker_, key_, std::move(token));
+                            });
     using Kind = WriteGate::Boarding::Kind;
     if (boarding.kind == Kind::kInL1) return false;
     if (boarding.kind == Kind::kAbsent) {
@@ -57,8 +64,10 @@ bool Miss::start(const std::function<bool()>& in_l1) {
     }
     flight_ = std::move(boarding.flight);
     Flight::Boarding joined = flight_->join(shared_from_this());
-    if (joined.kind == Flight::Boarding::Kind::kRefused) {
-      worker_->gate.retire(*flight_, key_->bytes(), key_->hash);
+    if (joined.kind == Flight::Boarding::Kind::kRefused ||
+        joined.kind == Flight::Boarding::Kind::kOutdated) {
+      worker_->gate.retire(*flight_, key_->bytes(), key_->hash,
+                           joined.kind == Flight::Boarding::Kind::kOutdated);
       flight_.reset();
       continue;
     }
@@ -145,72 +154,85 @@ void Miss::on_inline(const l2::Manifest& manifest, const std::optional<proto::Ra
   std::exchange(sink_, nullptr)->on_small(view, proto::kInL2);
 }
 
-// A hit on a value that is not small. False when it was evicted in this moment: then it's a miss.
-bool answer_large(const std::shared_ptr<Worker>& worker, const proto::GetRequest& request,
-                  std::uint64_t hash, const base::ValuePtr& value, std::uint32_t flags,
-                  GetSink& sink) {
-  const base::ValueMeta& constant = value->meta();
-  if (request.if_changed == constant.version) {
-    sink.on_failed({Status::kNotModified, {}});
-    return true;
+// A GET that was not answered at once: it waits for a proof of what L1 has, for L2, or for the one
+// after the other.
+class Get : public std::enable_shared_from_this<Get> {
+ public:
+  Get(std::shared_ptr<Worker> worker, const proto::GetRequest& request, std::uint64_t hash,
+      GetSink& sink)
+      : worker_(std::move(worker)),
+        key_(std::make_shared<const Key>(request.key, hash)),
+        request_(request),
+        sink_(&sink),
+        doubt_(worker_) {
+    request_.key = key_->bytes();
   }
-  const Result<std::optional<proto::Range>> cover = cover_of(request.range, constant);
-  if (!cover) {
-    sink.on_failed(cover.error());
-    return true;
+
+  // `hit`: what became of the look into L1.
+  void go_on(Hit hit);
+  bool answered() const { return sink_ == nullptr || (miss_ != nullptr && miss_->answered()); }
+  void leave() {
+    sink_ = nullptr;
+    doubt_.leave();
+    if (const auto miss = std::exchange(miss_, nullptr)) miss->leave();
   }
-  if (fits_one_answer(constant.size, constant.chunk_bytes)) {
-    const base::ChunkPtr chunk = constant.size == 0 ? nullptr : value->chunk(0);
-    if (chunk == nullptr && constant.size != 0) return false;
-    const l1::SmallView view{.size = constant.size,
-                             .version = constant.version,
-                             .expires_at_ms = value->expires_at_ms(),
-                             .chunk_bytes = constant.chunk_bytes,
-                             .digest = chunk == nullptr ? proto::chunk_digest({}) : chunk->digest(),
-                             .metadata = proto::as_bytes(constant.metadata),
-                             .bytes = chunk == nullptr ? Bytes() : chunk->bytes()};
-    sink.on_small(view, flags);
-    return true;
-  }
-  if (value->revoked()) return false;
-  base::ValueMeta meta = constant;
-  meta.expires_at_ms = value->expires_at_ms();
-  Reading reading =
-      make_reading(worker, std::make_shared<const Key>(request.key, hash), meta, *cover);
-  auto source = source_in_memory(reading, value);
-  sink.on_value(meta, *cover, flags,
-                std::make_unique<StreamReader>(std::move(reading), std::move(source)));
-  return true;
+
+ private:
+  Hit look(Demand demand, const Error* cause = nullptr);
+  // Empty when it waits; else L1 is to be looked at again, or was at last.
+  std::optional<Hit> doubt(base::Version version);
+  // False when L1 is to be asked again.
+  bool miss();
+
+  const std::shared_ptr<Worker> worker_;
+  const std::shared_ptr<const Key> key_;
+  proto::GetRequest request_;
+  GetSink* sink_;  // null once it was answered, or has left; but for miss_
+  Doubt doubt_;
+  std::shared_ptr<Miss> miss_;
+};
+
+Hit Get::look(Demand demand, const Error* cause) {
+  GetSink& sink = *sink_;
+  const Hit hit = answer_from_l1(worker_, request_, key_->hash, demand, sink, cause);
+  if (hit.kind == Hit::Kind::kAnswered) sink_ = nullptr;
+  return hit;
 }
 
-// False when L1 doesn't have it.
-bool answer_from_l1(const std::shared_ptr<Worker>& worker, const proto::GetRequest& request,
-                    std::uint64_t hash, GetSink& sink) {
-  const bool alone = worker->shared.l1_only->has(proto::as_text(request.key));
-  const std::uint32_t flags = proto::kInL1 | (alone ? proto::kValueDegraded : 0);
-  bool not_modified = false;
-  std::optional<std::uint64_t> past_size;  // of a value that ends before the range
-  const l1::Cache::Found found =
-      worker->cache.find(request.key, hash, worker->loop.now(), [&](const l1::SmallView& view) {
-        if (request.if_changed == view.version) {
-          not_modified = true;
-        } else if (request.range && request.range->offset >= view.size &&
-                   request.range->offset != 0) {
-          past_size = view.size;
-        } else {
-          sink.on_small(view, flags);
-        }
-      });
-  if (!found.hit) return false;
-  if (found.large != nullptr) return answer_large(worker, request, hash, found.large, flags, sink);
-  if (not_modified) sink.on_failed({Status::kNotModified, {}});
-  if (past_size) {
-    base::ValueMeta meta;
-    meta.size = *past_size;
-    meta.chunk_bytes = 1;
-    sink.on_failed(cover_of(request.range, meta).error());
+void Get::go_on(Hit hit) {
+  const auto self = shared_from_this();
+  for (;;) {
+    if (hit.kind == Hit::Kind::kAnswered) return;
+    if (hit.kind == Hit::Kind::kDoubtful) {
+      const std::optional<Hit> next = doubt(hit.version);
+      if (!next) return;
+      hit = *next;
+    } else {
+      if (miss()) return;
+      hit = look(Demand::kTrusted);
+    }
   }
-  return true;
+}
+
+std::optional<Hit> Get::doubt(base::Version version) {
+  const std::optional<Error> cannot =
+      doubt_.ask(*key_, version, [weak = weak_from_this()](const std::optional<Error>& why_not) {
+        const auto self = weak.lock();
+        if (!self || self->sink_ == nullptr) return;
+        self->go_on(why_not ? self->look(Demand::kAny, &*why_not) : self->look(Demand::kInBound));
+      });
+  if (!cannot) return std::nullopt;
+  return look(Demand::kAny, &*cannot);
+}
+
+bool Get::miss() {
+  miss_ = std::make_shared<Miss>(worker_, key_, request_, *sink_);
+  // A fill that has ended since L1 was asked is found there.
+  const bool begun = miss_->start([this] {
+    return worker_->cache.peek(key_->bytes(), key_->hash, worker_->loop.now()).has_value();
+  });
+  if (!begun) miss_.reset();
+  return begun;
 }
 
 }  // namespace
@@ -218,20 +240,16 @@ bool answer_from_l1(const std::shared_ptr<Worker>& worker, const proto::GetReque
 OperationPtr get(const std::shared_ptr<Worker>& worker, const proto::GetRequest& request,
                  GetSink& sink) {
   const std::uint64_t hash = base::hash_key(request.key);
-  if (answer_from_l1(worker, request, hash, sink)) return nullptr;
+  const Hit hit = answer_from_l1(worker, request, hash, Demand::kTrusted, sink);
+  if (hit.kind == Hit::Kind::kAnswered) return nullptr;
   if (worker->store == nullptr) {
     sink.on_failed({Status::kNotFound, {}});
     return nullptr;
   }
-  const auto miss =
-      std::make_shared<Miss>(worker, std::make_shared<const Key>(request.key, hash), request, sink);
-  // A fill that has ended since L1 was asked is found there.
-  while (!miss->start(
-      [&] { return worker->cache.peek(request.key, hash, worker->loop.now()).has_value(); })) {
-    if (answer_from_l1(worker, request, hash, sink)) return nullptr;
-  }
-  if (miss->answered()) return nullptr;
-  return std::make_unique<Handle<Miss>>(miss);
+  const auto get = std::make_shared<Get>(worker, request, hash, sink);
+  get->go_on(hit);
+  if (get->answered()) return nullptr;
+  return std::make_unique<Handle<Get>>(get);
 }
 
 }  // namespace cistern::service

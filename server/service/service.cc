@@ -8,6 +8,7 @@
 #include "server/service/fill.h"
 #include "server/service/get.h"
 #include "server/service/l1_only.h"
+#include "server/service/proof.h"
 #include "server/service/put.h"
 #include "server/service/reasons.h"
 #include "server/service/stat.h"
@@ -64,14 +65,17 @@ OperationPtr run(const std::shared_ptr<Edit>& edit) {
 
 }  // namespace
 
-Shared::Shared(const Options& the_options, l1::Cache& the_cache, base::Ledger& the_ledger)
+Shared::Shared(const Options& the_options, l1::Cache& the_cache, base::Ledger& the_ledger,
+               const l2::Invalidations* invalidations)
     : options(the_options),
       cache(the_cache),
       ledger(the_ledger),
+      freshness(the_options.freshness, invalidations),
       gate(std::make_unique<WriteGate>(the_options.negative_ttl)),
       passing(std::make_unique<Passing>()),
       reasons(std::make_unique<Reasons>(the_ledger.budgets().l1)),
-      l1_only(std::make_unique<L1OnlyKeys>(the_ledger)) {}
+      l1_only(std::make_unique<L1OnlyKeys>(the_ledger)),
+      proofs(std::make_unique<Proofs>()) {}
 
 Shared::~Shared() = default;
 
@@ -86,6 +90,7 @@ void Service::expect(std::span<const Bytes> keys) {
     const std::size_t count = std::min(keys.size(), hashes.size());
     for (std::size_t i = 0; i < count; ++i) hashes[i] = base::hash_key(keys[i]);
     worker_->cache.prefetch({hashes.data(), count});
+    for (std::size_t i = 0; i < count; ++i) worker_->shared.freshness.prefetch(hashes[i]);
     keys = keys.subspan(count);
   }
 }

@@ -20,6 +20,7 @@
 #include "server/base/types.h"
 #include "server/l1/cache.h"
 #include "server/l2/store.h"
+#include "server/service/freshness.h"
 
 namespace cistern::service {
 
@@ -47,10 +48,12 @@ struct Options {
   // When L2 can't be asked or told. An error, unless:
   bool miss_on_failure = false;     // l2.on_failure.get: miss
   bool l1_only_on_failure = false;  // l2.on_failure.put: l1_only
+  FreshnessOptions freshness;
 };
 
 class L1OnlyKeys;
 class Passing;
+class Proofs;
 class Reasons;
 class WriteGate;
 class Worker;
@@ -58,16 +61,21 @@ class Worker;
 // State that all workers share. Any thread.
 class Shared {
  public:
-  Shared(const Options& options, l1::Cache& cache, base::Ledger& ledger);
+  // `invalidations`: what L2 tells of other daemons' writes; null where it doesn't. They outlive
+  // it.
+  Shared(const Options& options, l1::Cache& cache, base::Ledger& ledger,
+         const l2::Invalidations* invalidations = nullptr);
   ~Shared();
 
   const Options options;
   l1::Cache& cache;
   base::Ledger& ledger;
+  const Freshness freshness;
   const std::unique_ptr<WriteGate> gate;
   const std::unique_ptr<Passing> passing;
   const std::unique_ptr<Reasons> reasons;
   const std::unique_ptr<L1OnlyKeys> l1_only;
+  const std::unique_ptr<Proofs> proofs;
 };
 
 // A value on its way to one reader. Pulled: it reads ahead from L2 within a bounded window and
@@ -94,6 +102,9 @@ struct GetSink {
   // are the whole value.
   virtual void on_value(const base::ValueMeta& meta, std::optional<proto::Range> cover,
                         std::uint32_t flags, std::unique_ptr<Reader> reader) = 0;
+  // Before on_small or on_value with proto::kValueDegraded: how long ago the value was last known
+  // to be current. May run under L1's lock as well.
+  virtual void on_degraded(Duration age) = 0;
   // kNotFound, kNotModified and every failure.
   virtual void on_failed(const Error& error) = 0;
 };

@@ -3,10 +3,14 @@
 #include <utility>
 
 #include "server/service/edit.h"
+#include "server/service/hit.h"
 #include "server/service/l1_only.h"
+#include "server/service/proof.h"
 
 namespace cistern::service {
 namespace {
+
+using Kind = Judgement::Kind;
 
 proto::Info info_of(const base::ValueMeta& meta, std::uint32_t flags) {
   return {.flags = flags,
@@ -20,21 +24,42 @@ proto::Info info_of(const base::ValueMeta& meta, std::uint32_t flags) {
 
 class Stat : public std::enable_shared_from_this<Stat> {
  public:
-  explicit Stat(Service::Done<proto::Info> done) : done_(std::move(done)) {}
+  Stat(std::shared_ptr<Worker> worker, const Key& key, Service::Done<proto::Info> done)
+      : worker_(std::move(worker)), key_(key), done_(std::move(done)), doubt_(worker_) {}
 
-  void start(l2::Store& store, Bytes key) {
-    store.get_manifest(
-        std::string(proto::as_text(key)),
-        [self = shared_from_this()](const Result<std::optional<l2::Manifest>>& manifest) {
-          self->on_manifest(manifest);
-        });
-  }
-  void leave() { done_ = nullptr; }
-  void fail(const Error& error) {
-    if (const auto done = std::exchange(done_, nullptr)) done(tl::unexpected(error));
+  // True when it was answered.
+  bool look(Demand demand, const Error* cause = nullptr);
+  void leave() {
+    done_ = nullptr;
+    doubt_.leave();
   }
 
  private:
+  bool ask_l2() {
+    if (!worker_->shared.l1_only->has(key_.text)) return ask_l2_now();
+    make_settling(worker_, key_, [self = shared_from_this()](const Result<void>& settled) {
+      if (!self->done_) return;
+      if (settled) {
+        self->ask_l2_now();
+      } else {
+        self->answer(tl::unexpected(settled.error()));
+      }
+    })->begin();
+    return false;
+  }
+  bool ask_l2_now() {
+    worker_->store->get_manifest(
+        key_.text,
+        [self = shared_from_this()](const Result<std::optional<l2::Manifest>>& manifest) {
+          self->on_manifest(manifest);
+        });
+    return false;
+  }
+  bool prove(base::Version version);
+  bool answer(const Result<proto::Info>& result) {
+    std::exchange(done_, nullptr)(result);
+    return true;
+  }
   void on_manifest(const Result<std::optional<l2::Manifest>>& manifest) {
     const Service::Done<proto::Info> done = std::move(done_);
     done_ = nullptr;
@@ -48,38 +73,52 @@ class Stat : public std::enable_shared_from_this<Stat> {
     }
   }
 
+  const std::shared_ptr<Worker> worker_;
+  const Key key_;
   Service::Done<proto::Info> done_;
+  Doubt doubt_;
 };
+
+bool Stat::look(Demand demand, const Error* cause) {
+  const auto found = worker_->cache.describe(key_.bytes(), key_.hash, worker_->loop.now());
+  if (!found) {
+    return worker_->store == nullptr ? answer(base::fail(Status::kNotFound, {})) : ask_l2();
+  }
+  const Judgement judgement = judge(*worker_, key_.bytes(), key_.hash, found->proven_at, demand);
+  if (judgement.kind == Kind::kDoubtful) return prove(found->meta.version);
+  if (demand == Demand::kAny) count_stale(*worker_, judgement);
+  if (judgement.kind == Kind::kRefuse) {
+    return answer(tl::unexpected(too_stale(worker_->shared.freshness, judgement.age, *cause)));
+  }
+  std::uint32_t flags = worker_->store == nullptr ? proto::kInL1 : proto::kInL1 | proto::kInL2;
+  if (judgement.kind == Kind::kServeDegraded) flags = proto::kInL1 | proto::kValueDegraded;
+  proto::Info info = info_of(found->meta, flags);
+  if (judgement.kind == Kind::kServeDegraded && !judgement.alone) {
+    info.age_ms = age_ms(judgement.age);
+  }
+  return answer(info);
+}
+
+bool Stat::prove(base::Version version) {
+  const std::optional<Error> cannot =
+      doubt_.ask(key_, version, [weak = weak_from_this()](const std::optional<Error>& why_not) {
+        const auto self = weak.lock();
+        if (!self || !self->done_) return;
+        if (why_not) {
+          self->look(Demand::kAny, &*why_not);
+        } else {
+          self->look(Demand::kInBound);
+        }
+      });
+  return cannot && look(Demand::kAny, &*cannot);
+}
 
 }  // namespace
 
 OperationPtr stat(const std::shared_ptr<Worker>& worker, const proto::KeyRequest& request,
                   Service::Done<proto::Info> done) {
-  const std::uint64_t hash = base::hash_key(request.key);
-  if (const auto meta = worker->cache.describe(request.key, hash, worker->loop.now())) {
-    std::uint32_t flags = proto::kInL1;
-    if (worker->shared.l1_only->has(proto::as_text(request.key))) {
-      flags |= proto::kValueDegraded;
-    } else if (worker->store != nullptr) {
-      flags |= proto::kInL2;
-    }
-    done(info_of(*meta, flags));
-    return nullptr;
-  }
-  if (worker->store == nullptr) {
-    done(base::fail(Status::kNotFound, {}));
-    return nullptr;
-  }
-  auto operation = std::make_shared<Stat>(std::move(done));
-  if (worker->shared.l1_only->has(proto::as_text(request.key))) {
-    const Key key(request.key);
-    make_settling(worker, key, [operation, worker, key](const Result<void>& settled) {
-      if (!settled) return operation->fail(settled.error());
-      operation->start(*worker->store, key.bytes());
-    })->begin();
-  } else {
-    operation->start(*worker->store, request.key);
-  }
+  auto operation = std::make_shared<Stat>(worker, Key(request.key), std::move(done));
+  if (operation->look(Demand::kTrusted)) return nullptr;
   return std::make_unique<Handle<Stat>>(std::move(operation));
 }
 

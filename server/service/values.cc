@@ -40,10 +40,11 @@ base::ValuePtr value_of(const base::ValueMeta& meta, Bytes bytes) {
 l1::Cache::Outcome insert_bytes(Worker& worker, Bytes key, std::uint64_t hash,
                                 const base::ValueMeta& meta, Bytes bytes, proto::ChunkDigest digest,
                                 const base::Condition& condition, l1::Source source,
-                                std::optional<base::TimePoint> since) {
+                                base::TimePoint proven_at, std::optional<base::TimePoint> since) {
   const base::TimePoint now = worker.loop.now();
   l1::NewEntry entry;
   entry.meta = &meta;
+  entry.proven_at = proven_at;
   l1::Room room;
   if (l1::Cache::is_small(key.size(), meta.metadata.size(), meta.size)) {
     entry.small = bytes;

@@ -47,10 +47,12 @@ class Write : public Edit {
   WritePlan plan_;
   WriteDone done_;
   bool in_l1_ = false;
+  base::TimePoint sent_at_;  // the commit
 };
 
 void Write::run() {
   if (plan_.l1_only_because) return keep_in_l1(*plan_.l1_only_because);
+  sent_at_ = worker_->loop.now();
   store().commit(key_.text, plan_.condition, plan_.manifest,
                  [self = shared_from_this(), this](const Result<l2::CommitResult>& result) {
                    on_commit(result);
@@ -144,12 +146,15 @@ void Write::note_not_kept(bool replaced) {
 bool Write::insert() {
   if (is_inline()) {
     return insert_bytes(*worker_, key_.bytes(), key_.hash, meta(), plan_.manifest.inline_bytes,
-                        plan_.manifest.inline_digest, {},
-                        l1::Source::kPut) == l1::Cache::Outcome::kStored;
+                        plan_.manifest.inline_digest, {}, l1::Source::kPut,
+                        worker_->shared.freshness.kept(sent_at_)) == l1::Cache::Outcome::kStored;
   }
   if (plan_.large == nullptr) return false;
-  const l1::NewEntry entry{
-      .meta = &plan_.large->meta(), .small = {}, .small_digest = 0, .large = plan_.large};
+  const l1::NewEntry entry{.meta = &plan_.large->meta(),
+                           .small = {},
+                           .small_digest = 0,
+                           .large = plan_.large,
+                           .proven_at = worker_->shared.freshness.kept(sent_at_)};
   return worker_->cache.insert(key_.bytes(), key_.hash, entry, std::move(plan_.room), {},
                                l1::Source::kPut, worker_->stay(meta().expires_at_ms),
                                worker_->loop.now(),

@@ -219,6 +219,7 @@ std::shared_ptr<WriteGate::Waiter> WriteGate::enter(base::Bytes key, std::uint64
 
 WriteGate::Boarding WriteGate::board(
     base::Bytes key, std::uint64_t hash, base::TimePoint now, const std::function<bool()>& in_l1,
+    const std::function<bool(base::TimePoint)>& trusts,
     const std::function<std::shared_ptr<Flight>(MissToken)>& make) {
   Shard& shard = shard_of(hash);
   const std::lock_guard lock(shard.mutex);
@@ -226,27 +227,46 @@ WriteGate::Boarding WriteGate::board(
     if (auto flight = entry->flight.lock()) return {Boarding::Kind::kJoin, std::move(flight)};
   }
   if (in_l1()) return {Boarding::Kind::kInL1, nullptr};
-  if (shard.absent.has(key, hash, now)) return {Boarding::Kind::kAbsent, nullptr};
+  if (const auto until = shard.absent.until(key, hash); until && now < *until) {
+    if (trusts(*until - negative_ttl_)) return {Boarding::Kind::kAbsent, nullptr};
+  }
   Entry& entry = shard.find_or_add(key, hash);
-  ++entry.tokens;
   MissToken token;
-  token.shard_ = &shard;
-  token.entry_ = &entry;
-  token.writes_begun_ = entry.writes_begun;
-  token.write_was_pending_ = entry.running;
+  take_token(token, shard, entry);
   std::shared_ptr<Flight> flight = make(std::move(token));
   entry.flight = flight;
   return {Boarding::Kind::kBegin, std::move(flight)};
 }
 
-void WriteGate::retire(const Flight& flight, base::Bytes key, std::uint64_t hash) {
+void WriteGate::retire(const Flight& flight, base::Bytes key, std::uint64_t hash, bool outdated) {
   std::shared_ptr<Flight> current;  // let go of after the lock, which its end would take again
   Shard& shard = shard_of(hash);
   const std::lock_guard lock(shard.mutex);
   Entry* const entry = shard.find(key, hash);
   if (entry == nullptr) return;
   current = entry->flight.lock();
-  if (current.get() == &flight) entry->flight.reset();
+  if (current.get() != &flight) return;
+  if (outdated) {
+    entry->begin_change();
+  } else {
+    entry->flight.reset();
+  }
+}
+
+void WriteGate::take_token(MissToken& token, Shard& shard, Entry& entry) {
+  ++entry.tokens;
+  token.shard_ = &shard;
+  token.entry_ = &entry;
+  token.writes_begun_ = entry.writes_begun;
+  token.write_was_pending_ = entry.running;
+}
+
+WriteGate::MissToken WriteGate::watch(base::Bytes key, std::uint64_t hash) {
+  Shard& shard = shard_of(hash);
+  const std::lock_guard lock(shard.mutex);
+  MissToken token;
+  take_token(token, shard, shard.find_or_add(key, hash));
+  return token;
 }
 
 bool WriteGate::may_publish(const MissToken& token) const {
@@ -254,11 +274,11 @@ bool WriteGate::may_publish(const MissToken& token) const {
   return allowed_locked(token);
 }
 
-void WriteGate::remember_absent(const MissToken& token, base::TimePoint now) {
+void WriteGate::remember_absent(const MissToken& token, base::TimePoint asked_at) {
   const std::unique_lock<std::mutex> lock = lock_of(token);
   if (!allowed_locked(token)) return;
   const OwnedKey& key = *token.entry_->key;
-  token.shard_->absent.remember(proto::as_bytes(key.text), key.hash, now + negative_ttl_);
+  token.shard_->absent.remember(proto::as_bytes(key.text), key.hash, asked_at + negative_ttl_);
 }
 
 std::unique_lock<std::mutex> WriteGate::lock_of(const MissToken& token) {

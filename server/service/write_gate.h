@@ -98,13 +98,18 @@ class WriteGate {
     std::shared_ptr<Flight> flight{};
   };
   // The flight of the key, or a new one, made by `make` with its token; both under the key's lock,
-  // so that there is one at a time. `in_l1` says whether L1 has the key now. Neither may call the
-  // gate.
+  // so that there is one at a time. `in_l1` says whether L1 has the key now, `trusts` whether what
+  // L2 said to a question of that time still holds. None of them may call the gate.
   Boarding board(base::Bytes key, std::uint64_t hash, base::TimePoint now,
                  const std::function<bool()>& in_l1,
+                 const std::function<bool(base::TimePoint asked_at)>& trusts,
                  const std::function<std::shared_ptr<Flight>(MissToken)>& make);
-  // Nobody is led to this flight any more.
-  void retire(const Flight& flight, base::Bytes key, std::uint64_t hash);
+  // Nobody is led to this flight any more. `outdated`: and what it has read is not published, since
+  // another daemon may have written the key; a newer flight is about to find out.
+  void retire(const Flight& flight, base::Bytes key, std::uint64_t hash, bool outdated);
+
+  // For who asks L2 whether what L1 has is still current, before it asks.
+  MissToken watch(base::Bytes key, std::uint64_t hash);
 
   // THE RULE. What a miss has read from L2 is published only if no write of its key was pending
   // (queued or running) when its token was taken, and neither a write nor another
@@ -122,6 +127,8 @@ class WriteGate {
   //   published; the write's change detaches it.
   // - That L2 doesn't have a key is remembered by the same rule, and forgotten by every write that
   //   begins and every change.
+  // - A flight that was asked before an invalidation of its key arrived (freshness.h), or too long
+  //   ago, is retired by who asks after that, as by a write.
   // - A value that has expired is joined by nobody, and L1 serves nothing that has (flight.cc,
   //   cache.h).
   bool may_publish(const MissToken& token) const;
@@ -137,8 +144,9 @@ class WriteGate {
     return true;
   }
 
-  // L2 has said that it doesn't have the key; remembered if the rule allows.
-  void remember_absent(const MissToken& token, base::TimePoint now);
+  // L2 has said that it doesn't have the key, to a question of `asked_at`; remembered if the rule
+  // allows.
+  void remember_absent(const MissToken& token, base::TimePoint asked_at);
 
   // Any other change of L1: what a write publishes or removes, and an entry that is dropped because
   // its copy in L2 is lost or in doubt. Counts as a write for tokens. `apply` runs under the key's
@@ -156,6 +164,7 @@ class WriteGate {
   static constexpr std::size_t kShards = 64;
 
   Shard& shard_of(std::uint64_t hash) const;
+  static void take_token(MissToken& token, Shard& shard, Entry& entry);
   static std::unique_lock<std::mutex> lock_of(const MissToken& token);
   static bool allowed_locked(const MissToken& token);
   static void note_change_locked(const MissToken& token);

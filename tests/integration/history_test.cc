@@ -22,7 +22,7 @@ TEST(History, FindsOneStaleReadAmongMany) {
   history.reads.insert(history.reads.begin() + 50, saw(1, 60, 61));
   const auto found = violations(history);
   ASSERT_EQ(found.size(), 1u);
-  EXPECT_NE(found[0].find("[60, 61] found 1"), std::string::npos) << found[0];
+  EXPECT_NE(found[0].find("[60, 61] through 0 found 1"), std::string::npos) << found[0];
 }
 
 TEST(History, AcceptsEitherOfTwoOverlappingWrites) {
@@ -53,6 +53,25 @@ TEST(History, AValueMustNotVanishUnlessItMay) {
   cache.absent_is_allowed = true;
   EXPECT_TRUE(violations(cache).empty());
   EXPECT_TRUE(violations({{put(1, 1, 5)}, {absent(3, 4)}}).empty()) << "not acknowledged yet";
+}
+
+TEST(History, AnotherPlacesWritesMayBeSeenLaterByTheBoundAndTheOwnNeverAre) {
+  const auto through = [](auto each, unsigned place) {
+    each.place = place;
+    return each;
+  };
+  History history{{put(1, 1, 2), through(put(2, 3, 4), 1)}, {}};
+  history.staleness = 10;
+  history.reads = {saw(1, 14, 15), through(saw(2, 5, 6), 1), saw(2, 20, 21)};
+  EXPECT_TRUE(violations(history).empty());
+  history.reads = {saw(1, 15, 16)};
+  EXPECT_EQ(violations(history).size(), 1u) << "past the bound";
+  history.reads = {through(saw(1, 5, 6), 1)};
+  EXPECT_EQ(violations(history).size(), 1u) << "through the place that wrote it";
+  // The newer of two of the other's may come first, and the older one not after the bound.
+  history.writes.push_back(put(3, 6, 7));
+  history.reads = {saw(2, 8, 9)};
+  EXPECT_EQ(violations(history).size(), 1u) << "it was replaced through this place";
 }
 
 TEST(History, FindsBytesThatNobodyWrote) {

@@ -248,7 +248,7 @@ TEST(CacheModel, SegmentedOrderIsThatOfTwoLists) {
   const auto name = [](std::uint64_t i) { return "key" + std::to_string(1000 + i); };
   const std::string value(1060, 'v');
   const std::uint64_t slot_bytes =
-      l1::kClassBytes[l1::class_of(l1::block_bytes(false, false, 7, 0, value.size()))];
+      l1::kClassBytes[l1::class_of(l1::block_bytes(false, false, false, 7, 0, value.size()))];
   std::vector<std::string> lists[2];  // probation and protected, the oldest first
   std::size_t capacity = 0;
   for (unsigned step = 0; step < 20'000; ++step) {

@@ -1,6 +1,7 @@
 #include "tests/support/history.h"
 
 #include <algorithm>
+#include <map>
 #include <unordered_map>
 
 #include <fmt/format.h>
@@ -36,12 +37,19 @@ class FirstAck {
 std::vector<std::string> violations(const History& history) {
   std::vector<std::string> found;
   const FirstAck first_ack(history.writes);
+  std::map<unsigned, std::vector<Write>> of_place;
+  for (const Write& write : history.writes) of_place[write.place].push_back(write);
+  std::map<unsigned, FirstAck> first_ack_of;
+  for (auto& [place, writes] : of_place) first_ack_of.emplace(place, std::move(writes));
   std::unordered_map<std::uint64_t, const Write*> by_id;
   for (const Write& write : history.writes) by_id[write.id] = &write;
 
   // Whether a read that began then may still see what a write, acknowledged at `acked`, left.
   const auto may_see = [&](Instant acked, const Read& read) {
-    return acked == kNever || first_ack.of_those_begun_after(acked) >= read.began;
+    if (acked == kNever) return true;
+    const auto here = first_ack_of.find(read.place);
+    return first_ack.of_those_begun_after(acked) >= read.began - history.staleness &&
+           (here == first_ack_of.end() || here->second.of_those_begun_after(acked) >= read.began);
   };
   for (const Read& read : history.reads) {
     if (!read.id) {
@@ -66,9 +74,10 @@ std::vector<std::string> violations(const History& history) {
                                   read.began, read.ended, *read.id));
     } else if (!may_see(write->second->acked, read)) {
       found.push_back(fmt::format(
-          "a read of [{}, {}] found {} of [{}, {}], though a later write was acknowledged at {}",
-          read.began, read.ended, *read.id, write->second->began, write->second->acked,
-          first_ack.of_those_begun_after(write->second->acked)));
+          "a read of [{}, {}] through {} found {} of [{}, {}] through {}, though a later write was "
+          "acknowledged at {}",
+          read.began, read.ended, read.place, *read.id, write->second->began, write->second->acked,
+          write->second->place, first_ack.of_those_begun_after(write->second->acked)));
     }
   }
   return found;

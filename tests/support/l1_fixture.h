@@ -67,6 +67,7 @@ struct L1 {
     Duration stay{0};
     std::uint32_t chunk_bytes = 64 * 1024;
     l1::Source source = l1::Source::kPut;
+    TimePoint proven_at{};
   };
 
   static std::uint64_t hash(std::string_view key) { return base::hash_key(proto::as_bytes(key)); }
@@ -80,6 +81,7 @@ struct L1 {
     meta.expires_at_ms = how.ttl_ms == 0 ? 0 : unix_ms + how.ttl_ms;
     l1::NewEntry entry;
     entry.meta = &meta;
+    entry.proven_at = how.proven_at;
     l1::Room room;
     if (l1::Cache::is_small(key.size(), meta.metadata.size(), content.size())) {
       entry.small = proto::as_bytes(content);
@@ -127,6 +129,15 @@ struct L1 {
   bool touch(std::string_view key, base::Version version, std::uint64_t ttl_ms) {
     return cache.set_expiry(proto::as_bytes(key), hash(key), version,
                             ttl_ms == 0 ? 0 : unix_ms + ttl_ms, now, unix_ms);
+  }
+  // As the cache's, with what the entry has otherwise.
+  bool prove(std::string_view key, base::Version version, TimePoint at) {
+    const auto peek = cache.peek(proto::as_bytes(key), hash(key), now);
+    return peek &&
+           cache.set_proven(proto::as_bytes(key), hash(key), version, peek->expires_at_ms, at, now);
+  }
+  TimePoint proven_at(std::string_view key) const {
+    return cache.peek(proto::as_bytes(key), hash(key), now)->proven_at;
   }
   void pass(std::chrono::milliseconds time) {
     now += time;

@@ -35,15 +35,24 @@ bool outcome_is_unknown(Status status) {
     case Status::kDeadline:
     case Status::kTimeout:
     case Status::kInternal:
+    case Status::kValueLost:  // found out after it could be read
       return true;
     default:
       return false;
   }
 }
 
-// A total order of all that the clients begin and end.
-std::atomic<Instant> now_counter{1};
-Instant tick() { return now_counter.fetch_add(1); }
+// A total order of all that the clients begin and end, in nanoseconds of the monotonic clock.
+std::atomic<Instant> last_tick{0};
+Instant tick() {
+  const Instant now = std::chrono::steady_clock::now().time_since_epoch().count();
+  Instant last = last_tick.load();
+  Instant next = 0;
+  do {
+    next = std::max(now, last + 1);
+  } while (!last_tick.compare_exchange_weak(last, next));
+  return next;
+}
 
 class Actor {
  public:
@@ -61,6 +70,7 @@ class Actor {
   WorkloadResult result;
 
  private:
+  unsigned place() const { return static_cast<unsigned>(number_ % options_.endpoints.size()); }
   std::uint64_t below(std::uint64_t bound) { return random_() % bound; }
 
   std::uint64_t random_size() {
@@ -100,8 +110,8 @@ class Actor {
       return std::nullopt;
     } catch (const Error& error) {
       ++result.failed[fmt::format("{} {}", name, cistern::name(error.status()))];
-      if (error.status() == Status::kCorrupt || error.status() == Status::kValueLost ||
-          error.status() == Status::kProtocolError) {
+      const bool lost = error.status() == Status::kValueLost && !options_.absent_is_allowed;
+      if (lost || error.status() == Status::kCorrupt || error.status() == Status::kProtocolError) {
         result.wrong.push_back(fmt::format("{}: {}", name, error.what()));
       }
       return error.status();
@@ -132,7 +142,7 @@ class Actor {
 
   void record(const std::string& key, History& history, const std::optional<Value>& value,
               std::uint64_t offset, Instant began) {
-    Read read{std::nullopt, began, tick()};
+    Read read{std::nullopt, began, tick(), place()};
     if (value) read.id = check(key, *value, offset);
     if (!value || read.id) history.reads.push_back(read);
   }
@@ -161,7 +171,7 @@ class Actor {
     const std::vector<std::byte> bytes = content(id, size);
     options.metadata = fmt::format(R"({{"id":{},"size":{}}})", id, size);
     const bool unknown_size = below(4) == 0;
-    Write write{id, false, tick(), kNever};
+    Write write{id, false, tick(), kNever, place()};
     const auto failure = attempt("put", [&] {
       if (!unknown_size) {
         versions_[key] = client_.put(key, bytes, options).version;
@@ -176,7 +186,7 @@ class Actor {
   }
 
   void remove(const std::string& key, History& history) {
-    Write write{next_id(), true, tick(), kNever};
+    Write write{next_id(), true, tick(), kNever, place()};
     const auto failure = attempt("remove", [&] {
       client_.remove(key);
       write.acked = tick();
@@ -234,6 +244,7 @@ WorkloadResult run_workload(const WorkloadOptions& options) {
     for (auto& [key, history] : part.by_key) {
       History& merged = all.by_key[key];
       merged.absent_is_allowed = options.absent_is_allowed;
+      merged.staleness = options.staleness.count();
       merged.writes.insert(merged.writes.end(), history.writes.begin(), history.writes.end());
       merged.reads.insert(merged.reads.end(), history.reads.begin(), history.reads.end());
     }

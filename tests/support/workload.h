@@ -13,13 +13,14 @@
 namespace cistern::testing {
 
 struct WorkloadOptions {
-  std::vector<std::string> endpoints;  // clients take them in turn
+  std::vector<std::string> endpoints;  // clients take them in turn; each is a History's place
   unsigned clients = 8;
   unsigned keys = 8;
   std::uint64_t max_value_bytes = 4 * 1024 * 1024;
   std::chrono::seconds duration{10};
   std::uint64_t seed = 1;
-  bool absent_is_allowed = false;  // see History
+  bool absent_is_allowed = false;         // see History; then values may also be lost
+  std::chrono::nanoseconds staleness{0};  // see History; nanoseconds are its clock's unit
 };
 
 struct WorkloadResult {

@@ -25,6 +25,7 @@ class AdminTest : public testing::Test {
     sources_.version = "1.2.3";
     sources_.l2_kind = "redis";
     sources_.has_l2 = true;
+    sources_.invalidations_complete_at = [] { return std::chrono::steady_clock::now(); };
     sources_.workers = {&workers_[0], &workers_[1]};
     sources_.cache = &cache_;
     sources_.ledger = &ledger_;

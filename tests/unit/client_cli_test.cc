@@ -112,19 +112,21 @@ TEST_F(Cli, ExplainsForPeopleAndForScripts) {
     EXPECT_EQ(result.exit, 0) << result.output;
     return result.output;
   };
-  EXPECT_EQ(explain(R"({"l1":{"resident":true,"size":5,"version":"000000000000002a",
+  EXPECT_EQ(
+      explain(R"({"l1":{"resident":true,"size":5,"version":"000000000000002a",
                         "age_ms":125000,"idle_ms":1500,"hits":1023,"hits_at_least":true,
+                        "freshness":{"current_ms_ago":250,"marked":true},
                         "expires_in_ms":60000,"leaves_in_ms":50000},
                        "last":null,"remembers_ms":null,
                        "l2":{"state":"present","size":5,"version":"000000000000002a","chunks":0,
                              "chunk_bytes":4096,"expires_in_ms":60000}})"),
-            "key:         k\n"
-            "memory:      5 bytes (5 B), version 000000000000002a, since 2 min 5 s, read at least "
-            "1023 times, last moved up 1.5 s ago, expires in 1 min 0 s, leaves memory in 50.0 s at "
-            "the latest\n"
-            "last event:  nothing has happened to it since the daemon started\n"
-            "second tier: 5 bytes (5 B), version 000000000000002a, within its manifest, expires in "
-            "1 min 0 s\n");
+      "key:         k\n"
+      "memory:      5 bytes (5 B), version 000000000000002a, since 2 min 5 s, read at least "
+      "1023 times, last moved up 1.5 s ago, known to be current 250 ms ago and in doubt since, "
+      "expires in 1 min 0 s, leaves memory in 50.0 s at the latest\n"
+      "last event:  nothing has happened to it since the daemon started\n"
+      "second tier: 5 bytes (5 B), version 000000000000002a, within its manifest, expires in "
+      "1 min 0 s\n");
   const std::string rejected =
       R"({"l1":{"resident":false},"last":{"event":"rejected","ago_ms":850,"text":"a write failed",)"
       R"("size":2048,"limit":1024,"code":"VALUE_TOO_LARGE"},"remembers_ms":null,)"

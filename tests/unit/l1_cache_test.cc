@@ -59,7 +59,7 @@ TEST(Cache, OverwritesASmallValueInItsSlot) {
   l1.put("key", pattern(1, 90 + lifetime), {.version = 1, .metadata = "{}"});
   l1.put("key", pattern(2, 91), {.version = 2, .ttl_ms = 5000});
   EXPECT_EQ(l1.get("key"), pattern(2, 91));
-  EXPECT_EQ(l1.cache.describe(proto::as_bytes("key"), L1::hash("key"), l1.now)->metadata, "");
+  EXPECT_EQ(l1.cache.describe(proto::as_bytes("key"), L1::hash("key"), l1.now)->meta.metadata, "");
   l1.put("key", pattern(3, 92 + lifetime), {.version = 3});
   l1.now += seconds(10);
   EXPECT_EQ(l1.get("key"), pattern(3, 92 + lifetime));

@@ -66,8 +66,8 @@ TEST(ProtocolPage, ListsTheItems) {
   std::vector<std::string> types;
   for (const auto& row : page().table("| type | name | in | value |")) types.push_back(row.at(0));
   std::vector<std::string> expected;
-  for (const Tlv type : {Tlv::kName, Tlv::kRange, Tlv::kIfChanged, Tlv::kIfVersion, Tlv::kIfAbsent,
-                         Tlv::kMetadata, Tlv::kCover}) {
+  for (const Tlv type : {Tlv::kName, Tlv::kAge, Tlv::kRange, Tlv::kIfChanged, Tlv::kIfVersion,
+                         Tlv::kIfAbsent, Tlv::kMetadata, Tlv::kCover}) {
     char text[8];
     std::snprintf(text, sizeof text, "0x%04x", static_cast<unsigned>(type));
     expected.push_back(text);

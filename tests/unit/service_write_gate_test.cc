@@ -20,6 +20,7 @@ WriteGate::MissToken miss_of(WriteGate& gate, base::Bytes key = kKey) {
   WriteGate::MissToken taken;
   gate.board(
       key, base::hash_key(key), base::TimePoint{}, [] { return false; },
+      [](base::TimePoint) { return true; },
       [&](WriteGate::MissToken token) {
         taken = std::move(token);
         return std::shared_ptr<service::Flight>();
