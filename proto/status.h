@@ -42,13 +42,15 @@ inline bool is_retryable(Status status) { return info(status).retryable; }
 struct Error {
   Status status = Status::kInternal;
   std::string message;
+  // More about the status, for the program's own parts; never sent. 0: nothing.
+  std::uint8_t detail = 0;
 };
 
 template <typename T>
 using Result = tl::expected<T, Error>;
 
 inline tl::unexpected<Error> fail(Status status, std::string message) {
-  return tl::unexpected<Error>(Error{status, std::move(message)});
+  return tl::unexpected<Error>(Error{status, std::move(message), 0});
 }
 // With the status' own text as the message.
 tl::unexpected<Error> fail(Status status);

@@ -16,6 +16,8 @@
 #include "server/base/log.h"
 #include "server/daemon.h"
 #include "server/l1/memory_keeper.h"
+#include "server/l2/codec_store.h"
+#include "server/l2/memcached_store.h"
 #include "server/l2/redis_store.h"
 #include "server/net/memory_plan.h"
 #include "server/net/server.h"
@@ -84,13 +86,23 @@ void connect_sources(admin::Sources& sources, const net::Server& server) {
   };
 }
 
-// `invalidations` goes to one store of the process; null where there are none.
-net::StoreFactory store_factory(const config::Config& config, l2::Invalidations* invalidations) {
+// `invalidations` goes to one store of the process; null where there are none. The pools are there
+// where the second tier needs them: `codecs` with any, `memcached` with that.
+net::StoreFactory store_factory(const config::Config& config, l2::Invalidations* invalidations,
+                                l2::CodecPool* codecs,
+                                const std::shared_ptr<l2::MemcachedPool>& memcached) {
   if (config.l2.kind == config::L2Kind::kNone) return {};
-  return [options = redis_options(config), invalidations](base::Loop& loop, asio::io_context& io,
-                                                          base::WorkerMetrics& metrics) mutable {
-    return std::make_unique<l2::RedisStore>(options, io, loop, metrics,
-                                            std::exchange(invalidations, nullptr));
+  return [options = redis_options(config), invalidations, codecs, memcached](
+             base::Loop& loop, asio::io_context& io,
+             base::WorkerMetrics& metrics) mutable -> std::unique_ptr<l2::Store> {
+    std::unique_ptr<l2::Store> store;
+    if (memcached != nullptr) {
+      store = std::make_unique<l2::MemcachedStore>(memcached, loop, metrics);
+    } else {
+      store = std::make_unique<l2::RedisStore>(options, io, loop, metrics,
+                                               std::exchange(invalidations, nullptr));
+    }
+    return std::make_unique<l2::CodecStore>(std::move(store), *codecs, loop, metrics);
   };
 }
 
@@ -110,6 +122,10 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   }
   l2::Invalidations* const invalidations = marks ? &*marks : nullptr;
   service::Shared shared(service_options(config), cache, ledger, invalidations);
+  std::optional<l2::CodecPool> codec_pool;
+  if (config.l2.kind != config::L2Kind::kNone) {
+    codec_pool.emplace(codec_options(config, memory.workers), memory.codec, ledger);
+  }
 
   admin::Sources sources;
   sources.version = CISTERN_VERSION;
@@ -119,11 +135,19 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   sources.ledger = &ledger;
   sources.memory = &memory_keeper;
   if (marks) sources.invalidations_complete_at = [&marks] { return marks->complete_at(); };
+  sources.codec_pool = codec_pool ? &*codec_pool : nullptr;
   sources.started = std::chrono::steady_clock::now();
 
   net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
-  net::Server server(std::move(options), shared, store_factory(config, invalidations));
+  std::shared_ptr<l2::MemcachedPool> pool;
+  if (config.l2.kind == config::L2Kind::kMemcached) {
+    pool = std::make_shared<l2::MemcachedPool>(memcached_options(config));
+    sources.l2_servers = [pool] { return pool->states(); };
+  }
+  net::Server server(
+      std::move(options), shared,
+      store_factory(config, invalidations, codec_pool ? &*codec_pool : nullptr, pool));
   connect_sources(sources, server);
   server.every(kSweepPeriod, [&cache](base::TimePoint now) {
     cache.sweep(kSweepEntries, now);
@@ -149,6 +173,7 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
                       {"transfers_bytes", memory.budgets.transfers},
                       {"connections_bytes", memory.budgets.connections},
                       {"l2_buffers_bytes", memory.budgets.l2_buffers},
+                      {"codec_bytes", memory.budgets.codec},
                       {"base_bytes", memory.budgets.base}});
 
   const int signal = signals.wait();

@@ -7,9 +7,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Health answer(const Json& reasons) {
+// `warnings`: what is wrong and no reason to be called otherwise.
+Health answer(const Json& reasons, const Json& warnings = Json::array()) {
   Json body = {{"ok", reasons.empty()}};
   if (!reasons.empty()) body["reasons"] = reasons;
+  if (!warnings.empty()) body["warnings"] = warnings;
   return {reasons.empty() ? 200 : 503,
           body.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"};
 }
@@ -42,7 +44,14 @@ Health readiness(const Sources& sources) {
       reasons.push_back(reason("l2_unreachable", l2.error().message));
     }
   }
-  return answer(reasons);
+  Json warnings = Json::array();
+  if (sources.l2_servers && state == State::kServing) {
+    for (const l2::ServerState& server : sources.l2_servers()) {
+      if (server.is_up || server.why.empty()) continue;
+      warnings.push_back(reason("l2_server_unreachable", server.why));
+    }
+  }
+  return answer(reasons, warnings);
 }
 
 }  // namespace cistern::admin

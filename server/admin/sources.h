@@ -13,6 +13,8 @@
 #include "server/base/metrics.h"
 #include "server/l1/cache.h"
 #include "server/l1/memory_keeper.h"
+#include "server/l2/codec_pool.h"
+#include "server/l2/server_state.h"
 
 namespace cistern::admin {
 
@@ -27,6 +29,7 @@ struct Sources {
   const l1::Cache* cache = nullptr;
   const base::Ledger* ledger = nullptr;
   const l1::MemoryKeeper* memory = nullptr;
+  const l2::CodecPool* codec_pool = nullptr;  // null without an L2
   base::TimePoint started;
   // When all that the second tier tells of other daemons' writes had last arrived; the epoch: never.
   // Null where it tells nothing.
@@ -38,6 +41,8 @@ struct Sources {
   std::function<base::Duration()> loop_silence;
   // Whether every worker reaches L2; why not.
   std::function<base::Result<void>()> l2_ready;
+  // The servers of an L2 that has several; empty otherwise.
+  std::function<std::vector<l2::ServerState>()> l2_servers;
   std::atomic<State> state{State::kStarting};
 };
 

@@ -86,8 +86,9 @@ class Worker : public std::enable_shared_from_this<Worker> {
   // what has passed since L2 was asked, at `since`, for what is put into L1 now.
   Duration stay(std::uint64_t expires_at_ms, std::optional<base::TimePoint> since = {}) const;
 
-  // A chunk or manifest of this version was missing or corrupt: nobody shall find the value again.
-  void value_lost(const Key& key, base::Version version);
+  // A chunk of this version was missing or corrupt: nobody shall find the value again. Counted by
+  // `why`.
+  void value_lost(const Key& key, base::Version version, base::Loss why);
   // Whatever L1 has under `key` may be older than what L2 has.
   void invalidate(const Key& key);
   // Reads keep a value that has no expiry: raises its chunks to max_idle again, at most once for

@@ -85,7 +85,7 @@ TEST(Settings, AreEachTheirOwnMember) {
     SCOPED_TRACE(setting.name);
     Config config;
     for (const std::string candidate :
-         {"3", "40MiB", "64KiB", "20B", "11s", "1h", "redis", "debug", "text",
+         {"3", "40MiB", "64KiB", "20B", "11s", "1h", "redis", "zstd", "debug", "text",
           "other:", "redis://other:1/1", "localhost:99", "0.2", "9s", "error", "none"}) {
       if (!assign(setting, {candidate}, config)) break;
     }
