@@ -2,6 +2,9 @@
 
 #include <xxhash.h>
 
+#include <algorithm>
+#include <array>
+
 #include <fmt/format.h>
 
 namespace cistern::l2 {
@@ -12,15 +15,35 @@ std::string hash_hex(base::Bytes key) {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
+constexpr std::size_t kWordBytes = sizeof(std::uint64_t);
+
+// Not 0 when one of eight bytes is below '!' or above '~'. (A borrow or carry from one byte to the
+// next comes only from a byte that is.)
+std::uint64_t odd_bytes(const std::byte* eight) {
+  constexpr std::uint64_t kEach = 0x0101010101010101;
+  const auto word = proto::load_le<std::uint64_t>(eight);
+  const std::uint64_t below = (word - kEach * 0x21) & ~word;
+  const std::uint64_t above = (word + kEach) | word;
+  return (below | above) & kEach * 0x80;
+}
+
 }  // namespace
 
 bool is_plain(base::Bytes key) {
-  if (key.empty() || key.size() > kMaxPlainKeyBytes || key.front() == std::byte{'#'}) return false;
-  // All of it, whatever the first ones are: every hit in L1 comes by here.
-  unsigned others = 0;
-  for (const std::byte b : key)
-    others |= static_cast<unsigned>(std::to_integer<unsigned>(b) - 0x21 > 0x5d);
-  return others == 0;
+  const std::size_t size = key.size();
+  if (size == 0 || size > kMaxPlainKeyBytes || key.front() == std::byte{'#'}) return false;
+  // Eight bytes at a time, since every hit in L1 comes by here; the last ones overlap.
+  if (size < kWordBytes) {
+    std::array<std::byte, kWordBytes> word;
+    word.fill(std::byte{'x'});
+    std::copy(key.begin(), key.end(), word.begin());
+    return odd_bytes(word.data()) == 0;
+  }
+  std::uint64_t odd = odd_bytes(key.data() + size - kWordBytes);
+  for (std::size_t at = 0; at + kWordBytes < size; at += kWordBytes) {
+    odd |= odd_bytes(key.data() + at);
+  }
+  return odd == 0;
 }
 
 std::string manifest_stem(base::Bytes key) {

@@ -1,6 +1,6 @@
-// Two daemons on one Redis, eight clients that write and read through both: what a daemon serves is
-// never further behind the other's acknowledged writes than l1.max_staleness, and never behind its
-// own, whatever becomes of the channel by which Redis tells it of them.
+// Two daemons on one Redis or memcached, eight clients that write and read through both: what a
+// daemon serves is never further behind the other's acknowledged writes than l1.max_staleness, and
+// never behind its own, whatever becomes of the channel by which Redis tells it of them.
 #include <atomic>
 #include <cstdlib>
 #include <functional>
@@ -11,6 +11,7 @@
 
 #include "tests/support/daemon.h"
 #include "tests/support/eventually.h"
+#include "tests/support/memcached_server.h"
 #include "tests/support/redis_server.h"
 #include "tests/support/workload.h"
 
@@ -30,10 +31,10 @@ std::uint64_t seed_of_this_run() {
   return given != 0 ? static_cast<std::uint64_t>(given) : std::random_device{}() % 1'000'000 + 1;
 }
 
-// One of what tests do to Redis and the connections to it.
 struct Scene {
-  RedisServer& redis;
-  std::vector<std::unique_ptr<Daemon>>& daemons;
+  std::unique_ptr<RedisServer> redis;  // one of the two
+  std::unique_ptr<MemcachedServer> memcached;
+  std::vector<std::unique_ptr<Daemon>> daemons;
 
   double losses() const {
     double sum = 0;
@@ -62,6 +63,7 @@ void kill_clients(RedisServer& redis, char flag) {
 
 struct Case {
   const char* name;
+  bool memcached = false;
   const char* redis_settings = "";  // of l2.redis, beside the url
   const char* user = "";      // an ACL's rules, beside the password; empty: Redis' default user
   bool channel_works = true;  // at the beginning
@@ -79,31 +81,38 @@ struct Outcome {
   std::vector<std::string> violations;
 };
 
-// `max_staleness` is what the daemons are told, kBound what they are judged by.
-Outcome run(const Case& param, const std::string& max_staleness) {
-  RedisServer redis;
-  std::string url = redis.url();
+// The section l2's store, for a server of its own.
+std::string start_store(const Case& param, Scene& scene) {
+  if (param.memcached) {
+    scene.memcached = std::make_unique<MemcachedServer>();
+    return "kind: memcached, memcached: {op_timeout: 1s, servers: [\"" +
+           scene.memcached->address() + "\"]}";
+  }
+  scene.redis = std::make_unique<RedisServer>();
+  std::string url = scene.redis->url();
   if (*param.user != '\0') {
     std::vector<std::string> words = {"ACL", "SETUSER", "app", "on", ">pw"};
     std::istringstream rules(param.user);
     for (std::string rule; rules >> rule;) words.push_back(rule);
-    EXPECT_FALSE(redis.command(words).is_error());
+    EXPECT_FALSE(scene.redis->command(words).is_error());
     url.insert(url.find("//") + 2, "app:pw@");
   }
+  return "kind: redis, redis: {op_timeout: 1s, url: \"" + url + "\"" + param.redis_settings + "}";
+}
+
+// `max_staleness` is what the daemons are told, kBound what they are judged by.
+Outcome run(const Case& param, const std::string& max_staleness) {
+  Scene scene;
   DaemonOptions options;
   options.server = "  workers: 2\n";
   options.config = "l1: {max_bytes: 64MiB, max_staleness: " + max_staleness +
-                   "}\n"
-                   "l2: {kind: redis, on_stale: error, replace_grace: 2s, redis: {op_timeout: 1s, "
-                   "url: \"" +
-                   url + "\"" + param.redis_settings + "}}\n";
-  std::vector<std::unique_ptr<Daemon>> daemons;
+                   "}\nl2: {on_stale: error, replace_grace: 2s, " + start_store(param, scene) +
+                   "}\n";
   WorkloadOptions work;
   for (int i = 0; i < 2; ++i) {
-    daemons.push_back(std::make_unique<Daemon>(options));
-    work.endpoints.push_back(daemons.back()->endpoint());
+    scene.daemons.push_back(std::make_unique<Daemon>(options));
+    work.endpoints.push_back(scene.daemons.back()->endpoint());
   }
-  Scene scene{redis, daemons};
   if (param.channel_works) {
     EXPECT_TRUE(eventually([&] { return scene.up() == 2; }, 20s)) << "the channels are not up";
   }
@@ -129,7 +138,7 @@ Outcome run(const Case& param, const std::string& max_staleness) {
   } else {
     EXPECT_EQ(scene.up(), 0);
   }
-  for (const auto& daemon : daemons) {
+  for (const auto& daemon : scene.daemons) {
     EXPECT_GT(daemon->metric("cistern_l1_hits_total"), 100);
     std::printf("proofs: %.0f current, %.0f changed; %.0f hits\n",
                 daemon->metric("cistern_l1_proofs_current_total"),
@@ -154,11 +163,11 @@ TEST_P(Coherence, NothingIsOlderThanTheBound) {
 
 // One cycle of Redis' with more names than its buffer for a subscriber holds.
 void overrun(Scene& scene) {
-  scene.redis.command({"CONFIG", "SET", "client-output-buffer-limit", "pubsub 262144 0 0"});
-  scene.redis.command({"EVAL",
-                       "for i = 1, 20000 do redis.call('SET', 'cistern:m:flood' .. i, 'x', 'PX', "
-                       "'1000') end",
-                       "0"});
+  scene.redis->command({"CONFIG", "SET", "client-output-buffer-limit", "pubsub 262144 0 0"});
+  scene.redis->command({"EVAL",
+                        "for i = 1, 20000 do redis.call('SET', 'cistern:m:flood' .. i, 'x', 'PX', "
+                        "'1000') end",
+                        "0"});
 }
 
 std::function<void(Scene&)> once(std::function<void(Scene&)> havoc) {
@@ -168,6 +177,19 @@ std::function<void(Scene&)> once(std::function<void(Scene&)> havoc) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
+    Memcached, Coherence,
+    ::testing::Values(Case{.name = "Undisturbed", .memcached = true, .channel_works = false},
+                      Case{.name = "Restarted",
+                           .memcached = true,
+                           .channel_works = false,
+                           .values_may_be_lost = true,
+                           .havoc = once([](Scene& scene) {
+                             scene.memcached->kill();
+                             scene.memcached->start();
+                           })}),
+    [](const auto& instance) { return std::string(instance.param.name); });
+
+INSTANTIATE_TEST_SUITE_P(
     Redis, Coherence,
     ::testing::Values(
         Case{.name = "Undisturbed"},
@@ -175,10 +197,10 @@ INSTANTIATE_TEST_SUITE_P(
              .redis_settings = ", invalidation: none",
              .channel_works = false},
         Case{.name = "TrackerKilled",
-             .havoc = [](Scene& scene) { kill_clients(scene.redis, 't'); },
+             .havoc = [](Scene& scene) { kill_clients(*scene.redis, 't'); },
              .losses_at_least = 2},
         Case{.name = "SubscriberKilled",
-             .havoc = [](Scene& scene) { kill_clients(scene.redis, 'P'); },
+             .havoc = [](Scene& scene) { kill_clients(*scene.redis, 'P'); },
              .losses_at_least = 2},
         Case{.name = "SubscribersBufferOverrun", .havoc = once(overrun), .losses_at_least = 2},
         Case{.name = "TrackingForbidden",
@@ -187,8 +209,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "RedisRestarted",
              .values_may_be_lost = true,
              .havoc = once([](Scene& scene) {
-               scene.redis.stop();
-               scene.redis.start();
+               scene.redis->stop();
+               scene.redis->start();
              }),
              .losses_at_least = 2}),
     [](const auto& instance) { return std::string(instance.param.name); });
