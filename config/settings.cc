@@ -140,6 +140,30 @@ const Setting kSettings[] = {
      {0, kMaxTtlMs},
      "How long a value lives whose writer named no time to live. 0s: until it is evicted or "
      "deleted."},
+    {"storage.compression.algorithm",
+     CISTERN_FIELD(Compression, storage.compression.algorithm),
+     {},
+     "How chunks lie in L2; in L1 they are always as they came. zstd: compressed, unless they "
+     "would "
+     "not be smaller. auto: the same where three samples of a chunk shrink by a tenth; what "
+     "doesn't "
+     "shrink is hardly tried. none: as they came, and what others have compressed is still read. "
+     "It saves L2's memory and the network to it, at about 4 ms of a core for each MiB of text."},
+    {"storage.compression.level",
+     CISTERN_FIELD(unsigned, storage.compression.level),
+     {1, 9},
+     "zstd's level. Higher ones take much more time and memory for little: of a log's text level 1 "
+     "leaves 25 %, level 9 24 % at seven times the time."},
+    {"storage.compression.min_bytes",
+     CISTERN_FIELD(std::uint64_t, storage.compression.min_bytes),
+     {4 * kKiB, kMaxChunkBytes},
+     "Smaller chunks are stored as they came. Values of up to 4KiB, which are stored whole in one "
+     "key, always are."},
+    {"storage.compression.threads",
+     CISTERN_FIELD(std::optional<unsigned>, storage.compression.threads),
+     {1, 64},
+     "Threads that compress and decode for all workers. They give way to the workers where both "
+     "want a core. auto: half as many as workers, from 1 to 8. None without an L2."},
 
     // l2
     {"l2.kind",
@@ -214,6 +238,41 @@ const Setting kSettings[] = {
      CISTERN_FIELD(unsigned, l2.redis.connections_per_worker),
      {2, 16},
      "Connections of each worker to Redis: one for commands, the others for chunks."},
+    {"l2.memcached.servers",
+     CISTERN_FIELD(std::vector<HostPort>, l2.memcached.servers),
+     {},
+     "The memcached servers that are the second tier together. Each value lies on one of them, by "
+     "ketama, as with other clients of libmemcached; a server that is down takes its values out of "
+     "reach and no others. Daemons with the same list and prefix share values."},
+    {"l2.memcached.weights",
+     CISTERN_FIELD(std::vector<unsigned>, l2.memcached.weights),
+     {1, 1000},
+     "How much each server takes relative to the others, in the order of l2.memcached.servers "
+     "(libmemcached's weighted ketama). A single 1: all the same."},
+    {"l2.memcached.key_prefix",
+     CISTERN_FIELD(std::string, l2.memcached.key_prefix),
+     {0, 48},
+     "Begins every key that Cistern stores in memcached: printable ASCII without spaces. Longer "
+     "ones would leave too little of memcached's 250 bytes."},
+    {"l2.memcached.item_max_bytes",
+     CISTERN_FIELD(std::uint64_t, l2.memcached.item_max_bytes),
+     {256 * kKiB, kGiB},
+     "The largest item of every server, its own -I. A server with less is not used, and the daemon "
+     "is not ready. storage.chunk_bytes with its key and headers must fit."},
+    {"l2.memcached.pool_threads",
+     CISTERN_FIELD(std::optional<unsigned>, l2.memcached.pool_threads),
+     {1, 256},
+     "Threads that talk to memcached, for all workers; each has a connection to each server. auto: "
+     "four, or one for each server where that is more."},
+    {"l2.memcached.connect_timeout",
+     CISTERN_FIELD(milliseconds, l2.memcached.connect_timeout),
+     {kShortestTimeout, ms(5min)},
+     "How long connecting to a server may take."},
+    {"l2.memcached.op_timeout",
+     CISTERN_FIELD(milliseconds, l2.memcached.op_timeout),
+     {kShortestTimeout, ms(5min)},
+     "How long a server may take to answer. What a write came to is known, or known to stay "
+     "unknown, up to 5s later."},
 
     // log
     {"log.level",

@@ -44,6 +44,8 @@ struct Error {
   std::string message;
   // Of kNotFound: the second tier could not be asked (l2.on_failure.get: miss).
   bool degraded = false;
+  // More about the status, for the program's own parts; never sent. 0: nothing.
+  std::uint8_t detail = 0;
 };
 
 template <typename T>

@@ -19,6 +19,9 @@ namespace {
 // linger after their end.
 constexpr rlim_t kOtherFiles = 192;
 constexpr rlim_t kFilesPerWorker = 8;
+constexpr unsigned kMostCodecThreads = 8;  // that are made without being asked for
+// What l2.memcached.pool_threads: auto stands for, unless there are more servers.
+constexpr unsigned kUsualPoolThreads = 4;
 constexpr std::size_t kMaxPasswordBytes = 1024;
 
 unsigned worker_count(const config::Config& config, std::uint64_t limit_bytes) {
@@ -98,6 +101,50 @@ base::Result<l2::RedisOptions> redis_options(const config::Config& config) {
   return options;
 }
 
+l2::CodecOptions codec_options(const config::Config& config, unsigned workers) {
+  const auto& compression = config.storage.compression;
+  l2::CodecOptions options;
+  switch (compression.algorithm) {
+    case config::Compression::kAuto:
+      options.packing = l2::Packing::kAuto;
+      break;
+    case config::Compression::kZstd:
+      options.packing = l2::Packing::kZstd;
+      break;
+    case config::Compression::kNone:
+      options.packing = l2::Packing::kNone;
+      break;
+  }
+  options.level = static_cast<int>(compression.level);
+  options.min_bytes = static_cast<std::uint32_t>(compression.min_bytes);
+  options.threads = compression.threads.value_or(std::clamp(workers / 2, 1u, kMostCodecThreads));
+  options.chunk_bytes = static_cast<std::uint32_t>(config.storage.chunk_bytes);
+  return options;
+}
+
+l2::MemcachedOptions memcached_options(const config::Config& config) {
+  const config::Config::Memcached& memcached = config.l2.memcached;
+  l2::MemcachedOptions options;
+  const std::size_t count = memcached.servers.size();
+  options.is_weighted = memcached.weights.size() == count &&
+                        std::ranges::any_of(memcached.weights, [](unsigned w) { return w != 1; });
+  for (std::size_t i = 0; i < count; ++i) {
+    options.servers.push_back({memcached.servers[i].host, memcached.servers[i].port,
+                               options.is_weighted ? memcached.weights[i] : 1});
+  }
+  options.key_prefix = memcached.key_prefix;
+  options.item_max_bytes = memcached.item_max_bytes;
+  options.chunk_bytes = config.storage.chunk_bytes;
+  options.pool_threads = memcached.pool_threads.value_or(
+      std::max<unsigned>(kUsualPoolThreads, static_cast<unsigned>(count)));
+  options.connect_timeout = memcached.connect_timeout;
+  options.op_timeout = memcached.op_timeout;
+  options.max_idle = config.l2.max_idle;
+  options.provisional_ttl = config.l2.provisional_ttl;
+  options.replace_grace = config.l2.replace_grace;
+  return options;
+}
+
 service::Options service_options(const config::Config& config) {
   service::Options options;
   options.max_value_bytes = config.limits.max_value_bytes;
@@ -157,6 +204,16 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
   if (config.l2.kind == config::L2Kind::kRedis) {
     demand.l2_connections = config.l2.redis.connections_per_worker;
     demand.l2_connection_bytes = l2::kConnectionBytes;
+  } else if (config.l2.kind == config::L2Kind::kMemcached) {
+    const l2::MemcachedOptions options = memcached_options(config);
+    demand.l2_threads = options.pool_threads;
+    demand.l2_thread_bytes = l2::memcached_thread_bytes(options.chunk_bytes) +
+                             options.servers.size() * l2::kMemcachedConnectionBytes;
+  }
+  if (config.l2.kind != config::L2Kind::kNone) {
+    result.codec =
+        l2::codec_memory(codec_options(config, result.workers), result.workers, demand.limit_bytes);
+    demand.codec_bytes = result.codec.total();
   }
   demand.l1_bytes = config.l1.max_bytes;
   demand.max_connections = config.limits.max_connections;
@@ -172,8 +229,13 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
 }
 
 void raise_file_limit(const config::Config& config, unsigned workers) {
-  const rlim_t per_worker = kFilesPerWorker + config.l2.redis.connections_per_worker;
-  const rlim_t needed = config.limits.max_connections + workers * per_worker + kOtherFiles;
+  rlim_t needed = config.limits.max_connections + workers * kFilesPerWorker + kOtherFiles;
+  if (config.l2.kind == config::L2Kind::kRedis) {
+    needed += workers * config.l2.redis.connections_per_worker;
+  } else if (config.l2.kind == config::L2Kind::kMemcached) {
+    const l2::MemcachedOptions options = memcached_options(config);
+    needed += options.pool_threads * options.servers.size();
+  }
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
   if (files.rlim_cur < needed && files.rlim_cur < files.rlim_max) {

@@ -7,6 +7,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// `degraded`: what is wrong and no reason to be called otherwise.
 Health answer(const Json& reasons, const Json& degraded = Json::array()) {
   Json body = {{"ok", reasons.empty()}};
   if (!reasons.empty()) body["reasons"] = reasons;
@@ -43,6 +44,12 @@ Health readiness(const Sources& sources) {
     if (const base::Result<void> l2 = sources.l2_ready(); !l2) {
       Json& to = sources.serves_without_l2 ? degraded : reasons;
       to.push_back(reason("l2_unreachable", l2.error().message));
+    }
+  }
+  if (sources.l2_servers && state == State::kServing) {
+    for (const l2::ServerState& server : sources.l2_servers()) {
+      if (server.is_up || server.why.empty()) continue;
+      degraded.push_back(reason("l2_server_unreachable", server.why));
     }
   }
   return answer(reasons, degraded);

@@ -63,6 +63,7 @@ class Collector {
     connections();
     first_tier();
     second_tier();
+    codec();
     memory();
     own();
     return std::move(families_);
@@ -187,6 +188,21 @@ class Collector {
     one(Id::kL1Revoked, stats.revoked);
   }
 
+  void l2_servers() {
+    if (!sources_.l2_servers) return;
+    const std::vector<l2::ServerState> servers = sources_.l2_servers();
+    const auto each = [&](Id id, auto value_of) {
+      MetricFamily& to = family(id);
+      for (const l2::ServerState& server : servers) {
+        add(to, static_cast<double>(value_of(server)), {label("server", server.name)});
+      }
+    };
+    each(Id::kL2ServerUp, [](const l2::ServerState& s) { return s.is_up ? 1 : 0; });
+    each(Id::kL2ServerWaiting, [](const l2::ServerState& s) { return s.waiting; });
+    each(Id::kL2ServerFailures, [](const l2::ServerState& s) { return s.failures; });
+    each(Id::kL2ServerRefused, [](const l2::ServerState& s) { return s.refused; });
+  }
+
   void breakers() {
     const auto each = [this](Id id, auto&& value_of) {
       MetricFamily& values = family(id);
@@ -203,6 +219,7 @@ class Collector {
 
   void second_tier() {
     if (!sources_.has_l2) return;
+    l2_servers();
     one(Id::kL2Up, sources_.l2_ready() ? 1.0 : 0.0);
     breakers();
     MetricFamily& counts = family(Id::kL2Operations);
@@ -223,6 +240,29 @@ class Collector {
             return w.l2_latency[op];
           });
     }
+    MetricFamily& lost = family(Id::kL2Lost);
+    for (std::size_t why = 0; why < base::kLossCount; ++why) {
+      const double count = sum([&](const WorkerMetrics& w) -> auto& { return w.lost[why]; });
+      if (count > 0) add(lost, count, {label("reason", name(static_cast<base::Loss>(why)))});
+    }
+  }
+
+  void codec() {
+    if (sources_.codec_pool == nullptr) return;
+    MetricFamily& faults = family(Id::kDecodeFaults);
+    for (std::size_t fault = 0; fault < codec::kFaultCount; ++fault) {
+      add(faults, sum([&](const WorkerMetrics& w) -> auto& { return w.decode_faults[fault]; }),
+          {label("reason", codec::kFaultLabels[fault])});
+    }
+    const l2::CodecPool::Stats stats = sources_.codec_pool->stats();
+    MetricFamily& waiting = family(Id::kCodecWaiting);
+    MetricFamily& busy = family(Id::kCodecSeconds);
+    for (const std::size_t work : {std::size_t{0}, std::size_t{1}}) {
+      const std::string_view name = work == 0 ? "encode" : "decode";
+      add(waiting, static_cast<double>(stats.queued[work]), {label("work", name)});
+      add(busy, seconds(stats.busy[work]), {label("work", name)});
+    }
+    one(Id::kCodecContexts, stats.context_bytes);
   }
 
   void memory() {

@@ -15,6 +15,8 @@
 #include "server/l1/cache.h"
 #include "server/l1/memory_keeper.h"
 #include "server/l2/breaker.h"
+#include "server/l2/codec_pool.h"
+#include "server/l2/server_state.h"
 
 namespace cistern::admin {
 
@@ -31,6 +33,7 @@ struct Sources {
   const l1::Cache* cache = nullptr;
   const base::Ledger* ledger = nullptr;
   const l1::MemoryKeeper* memory = nullptr;
+  const l2::CodecPool* codec_pool = nullptr;  // null without an L2
   base::TimePoint started;
   // Connections that are open; how those that aren't have ended, by reason.
   std::function<std::uint64_t()> connections;
@@ -39,6 +42,8 @@ struct Sources {
   std::function<base::Duration()> loop_silence;
   // Whether every worker reaches L2; why not.
   std::function<base::Result<void>()> l2_ready;
+  // The servers of an L2 that has several; empty otherwise.
+  std::function<std::vector<l2::ServerState>()> l2_servers;
   // One for each server of the second tier.
   std::vector<std::shared_ptr<const l2::Breaker>> breakers;
   std::atomic<State> state{State::kStarting};

@@ -156,7 +156,7 @@ OperationPtr Service::explain(const proto::KeyRequest& request, Done<std::string
 }
 
 Result<void> Service::ready() const {
-  return worker_->store == nullptr ? Result<void>{} : worker_->store->available();
+  return worker_->store == nullptr ? Result<void>{} : worker_->store->ready();
 }
 
 void Service::drain(std::function<void()> idle) { worker_->drain(std::move(idle)); }

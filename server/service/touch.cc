@@ -85,13 +85,15 @@ void Touch::on_manifest(Result<std::optional<l2::Manifest>> manifest) {
 }
 
 void Touch::raise() {
-  expire_all(store(), chunks(), 0, worker_->chunk_ttl(expires_at_ms_), true,
-             [self = shared_from_this(), this](const Result<std::uint64_t>& there) {
-               if (!there) return fail(there.error());
-               if (*there == meta().chunk_count()) return commit();
-               worker_->value_lost(key_, meta().version);
-               fail({Status::kValueLost, "chunks of the value are missing in the second tier"});
-             });
+  expire_all(
+      store(), chunks(), 0, worker_->chunk_ttl(expires_at_ms_), true,
+      [self = shared_from_this(), this](const Result<std::uint64_t>& there) {
+        if (!there) return fail(there.error());
+        if (*there == meta().chunk_count()) return commit();
+        worker_->value_lost(key_, meta().version, base::Loss::kMissing);
+        fail(base::lost(base::Loss::kMissing, "chunks of the value are missing in the second tier")
+                 .value());
+      });
 }
 
 void Touch::commit() {

@@ -25,9 +25,10 @@ Worker::Worker(Shared& shared_state, base::Loop& the_loop, l2::Store* the_store,
     : shared(shared_state),
       loop(the_loop),
       plain_store(the_store),
-      noting_store(the_store == nullptr ? nullptr
-                                        : std::make_unique<NotingStore>(
-                                              *the_store, *shared_state.reasons, the_loop)),
+      noting_store(the_store == nullptr
+                       ? nullptr
+                       : std::make_unique<NotingStore>(*the_store, *shared_state.reasons, the_loop,
+                                                       the_metrics)),
       store(noting_store.get()),
       metrics(the_metrics),
       options(shared_state.options),
@@ -142,7 +143,8 @@ Duration Worker::stay(std::uint64_t expires_at_ms, std::optional<base::TimePoint
   return stay == Duration::max() ? Duration{0} : stay;
 }
 
-void Worker::value_lost(const Key& key, base::Version version) {
+void Worker::value_lost(const Key& key, base::Version version, base::Loss why) {
+  metrics.count_lost(why);
   if (store != nullptr) store->discard(key.text, version);
   gate.change(key.bytes(), key.hash, [&] {
     cache.erase(key.bytes(), key.hash, {base::Condition::Kind::kIfVersion, version},

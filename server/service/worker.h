@@ -86,8 +86,9 @@ class Worker : public std::enable_shared_from_this<Worker> {
   // what has passed since L2 was asked, at `since`, for what is put into L1 now.
   Duration stay(std::uint64_t expires_at_ms, std::optional<base::TimePoint> since = {}) const;
 
-  // A chunk or manifest of this version was missing or corrupt: nobody shall find the value again.
-  void value_lost(const Key& key, base::Version version);
+  // A chunk of this version was missing or corrupt: nobody shall find the value again. Counted by
+  // `why`.
+  void value_lost(const Key& key, base::Version version, base::Loss why);
   // Keys that are stored in L1 alone were marked: settles them, some at a time, once L2 can be
   // asked.
   void settle_soon();

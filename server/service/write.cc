@@ -174,9 +174,9 @@ void Write::on_raised(const Result<std::uint64_t>& there) {
                     there.error().message)));
   }
   if (*there < meta().chunk_count()) {
-    worker_->value_lost(key_, meta().version);
-    return finish(base::fail(
-        Status::kValueLost,
+    worker_->value_lost(key_, meta().version, base::Loss::kMissing);
+    return finish(base::lost(
+        base::Loss::kMissing,
         fmt::format("the second tier had only {} of the value's {} chunks when it was committed; "
                     "they were evicted there, or the upload outlived l2.provisional_ttl",
                     *there, meta().chunk_count())));

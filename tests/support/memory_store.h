@@ -27,6 +27,9 @@ struct MemoryL2 {
   struct Stored {
     base::ChunkPtr chunk;
     base::TimePoint expires_at;
+    l2::Codec codec = l2::Codec::kRaw;
+    std::uint32_t raw_bytes = 0;
+    proto::ChunkDigest raw_digest = 0;
   };
   std::map<std::string, l2::Manifest> manifests;
   std::map<ChunkName, Stored> chunks;
@@ -116,7 +119,8 @@ class MemoryStore : public l2::Store {
   void write_chunk(const std::string& key, base::Version version, std::uint64_t index,
                    l2::StoredChunk chunk, l2::Callback<void> done) override {
     run<void>(Step::kWrite, std::move(done), [this, key, version, index, chunk] {
-      l2_.chunks[{key, version, index}] = {chunk.bytes, loop_.now() + provisional_ttl_};
+      l2_.chunks[{key, version, index}] = {chunk.bytes, loop_.now() + provisional_ttl_, chunk.codec,
+                                           chunk.raw_bytes, chunk.raw_digest};
       return base::Result<void>();
     });
   }
@@ -184,13 +188,14 @@ class MemoryStore : public l2::Store {
   base::Result<l2::StoredChunk> read(const MemoryL2::ChunkName& name) {
     const auto found = l2_.chunks.find(name);
     if (found == l2_.chunks.end() || found->second.expires_at <= loop_.now()) {
-      return base::fail(base::Status::kValueLost, "a chunk is missing");
+      return base::lost(base::Loss::kMissing, "a chunk is missing");
     }
     const base::Bytes bytes = found->second.chunk->bytes();
     const auto copy = base::Chunk::allocate(bytes.size());
     std::copy(bytes.begin(), bytes.end(), copy->space().begin());
     copy->seal(bytes.size(), proto::chunk_digest(bytes));
-    return l2::StoredChunk::raw(copy);
+    return l2::StoredChunk{found->second.codec, found->second.raw_bytes, found->second.raw_digest,
+                           copy};
   }
 
   base::Result<l2::CommitResult> edit(const std::string& key, const base::Condition& condition,

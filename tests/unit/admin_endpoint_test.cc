@@ -29,6 +29,7 @@ class AdminTest : public testing::Test {
     sources_.cache = &cache_;
     sources_.ledger = &ledger_;
     sources_.memory = &memory_;
+    sources_.codec_pool = &codec_pool_;
     sources_.started = std::chrono::steady_clock::now();
     sources_.connections = [] { return 3; };
     sources_.connection_ends = [] {
@@ -46,8 +47,10 @@ class AdminTest : public testing::Test {
                         .l1 = 8 * proto::kMiB,
                         .transfers = 8 * proto::kMiB,
                         .held = 4 * proto::kMiB,
-                        .connections = proto::kMiB}};
+                        .connections = proto::kMiB,
+                        .codec = 8 * proto::kMiB}};
   l1::Cache cache_{{.budget_bytes = 8 * proto::kMiB}, ledger_};
+  l2::CodecPool codec_pool_{{}, l2::codec_memory({}, 2, 64 * proto::kMiB), ledger_};
   l1::MemoryKeeper memory_{cache_, ledger_, base::MemoryProbe({})};
   WorkerMetrics workers_[2];
   base::Duration silence_{0};
@@ -158,6 +161,7 @@ TEST_F(AdminTest, StatsFitOneFrame) {
 
 // METRICS.md has a row for each metric that exists, and for no other:
 // | `name` | type | labels | unit | help |
+// and one for each reason for which a value is lost.
 TEST_F(AdminTest, ThePageHasEveryMetric) {
   std::ifstream file(std::string(CISTERN_SOURCE_DIR) + "/server/admin/METRICS.md");
   ASSERT_TRUE(file);
@@ -176,6 +180,9 @@ TEST_F(AdminTest, ThePageHasEveryMetric) {
         << info.unit << " | " << info.help << " |";
     expected.insert(row.str());
   }
+#define CISTERN_LOSS(enumerator, label, help) expected.insert("| `" label "` | " help " |");
+#include "server/base/loss.def"
+#undef CISTERN_LOSS
   for (const std::string& row : expected) EXPECT_TRUE(rows.contains(row)) << "missing: " << row;
   for (const std::string& row : rows) EXPECT_TRUE(expected.contains(row)) << "no such: " << row;
 }
@@ -187,6 +194,7 @@ TEST_F(AdminTest, CollectsWhatTheTableSays) {
     EXPECT_TRUE(table.emplace(info.name, info).second) << info.name << " twice";
   }
   for (WorkerMetrics& worker : workers_) worker.count_put_rejected(proto::Status::kNoRoom);
+  for (WorkerMetrics& worker : workers_) worker.count_lost(base::Loss::kMissing);
   std::set<std::string> collected;
   for (const prometheus::MetricFamily& family : Metrics(sources_).Collect()) {
     ASSERT_TRUE(table.contains(family.name)) << family.name;

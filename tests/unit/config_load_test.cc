@@ -185,8 +185,9 @@ TEST(Load, NamesValuesThatAreNone) {
   EXPECT_THAT(
       bad("memory: {limit: lots}"),
       ElementsAre(HasSubstr("found \"lots\"; expected auto or a size from 32MiB to 16TiB")));
-  EXPECT_THAT(bad("l2: {kind: memcached}"),
-              ElementsAre("c.yaml:1: l2.kind: found \"memcached\"; expected one of none, redis"));
+  EXPECT_THAT(
+      bad("l2: {kind: mongo}"),
+      ElementsAre("c.yaml:1: l2.kind: found \"mongo\"; expected one of none, redis, memcached"));
   EXPECT_THAT(bad("log: {level: loud, format: xml}"),
               ElementsAre("c.yaml:1: log.level: found \"loud\"; expected one of trace, debug, "
                           "info, warn, error",
