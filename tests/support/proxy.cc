@@ -1,13 +1,17 @@
 #include "tests/support/proxy.h"
 
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <condition_variable>
 #include <deque>
 #include <future>
 #include <mutex>
 #include <random>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -41,6 +45,10 @@ struct Faults {
   std::size_t gate_count = 0;
   std::size_t gate_bulk_bytes = 0;
   std::size_t passed = 0;
+  std::size_t cut_after = 0;      // 0: never
+  std::size_t corrupt_bytes = 0;  // of a bulk at least; 0: none
+  bool garble = false;
+  bool swallow = false;
   std::function<bool(std::string_view)> hold;
   bool frozen = false;
 };
@@ -49,7 +57,8 @@ struct Faults {
 class BulkScanner {
  public:
   // How many of `bytes` may pass; fewer than all of them when the gate holds back the next bulk.
-  std::size_t pass(std::string_view bytes, Faults& faults) {
+  // Flips the bit that is to be.
+  std::size_t pass(std::span<char> bytes, Faults& faults) {
     std::size_t at = 0;
     while (at < bytes.size()) {
       if (skip_ > 0) {
@@ -60,6 +69,11 @@ class BulkScanner {
         }
         const auto here =
             static_cast<std::size_t>(std::min<std::uint64_t>(skip_, bytes.size() - at));
+        const std::uint64_t gone = length_ + 2 - skip_;
+        const bool spoils = faults.corrupt_bytes > 0 && length_ >= faults.corrupt_bytes;
+        if (spoils && gone <= length_ / 2 && length_ / 2 < gone + here) {
+          bytes[at + length_ / 2 - gone] ^= 1;
+        }
         skip_ -= here;
         at += here;
         continue;
@@ -69,8 +83,12 @@ class BulkScanner {
         line_ += c;
         continue;
       }
-      if (line_.starts_with('$') && line_[1] != '-') {
-        const std::uint64_t length = std::stoull(line_.substr(1));
+      std::uint64_t length = 0;  // what is no number, as of a garbled stream, is no bulk
+      const char* const end = line_.data() + line_.size();
+      const bool is_bulk = line_.starts_with('$') &&
+                           std::from_chars(line_.data() + 1, end, length).ec == std::errc();
+      if (is_bulk) {
+        length_ = length;
         skip_ = length + 2;
         is_large_ = faults.gate_bulk_bytes > 0 && length >= faults.gate_bulk_bytes;
         is_counted_ = false;
@@ -82,7 +100,8 @@ class BulkScanner {
 
  private:
   std::string line_;
-  std::uint64_t skip_ = 0;
+  std::uint64_t length_ = 0;  // of the bulk
+  std::uint64_t skip_ = 0;    // what is still to come of it, and of its line's end
   bool is_large_ = false;
   bool is_counted_ = false;
 };
@@ -130,6 +149,8 @@ struct Connection : std::enable_shared_from_this<Connection> {
 
   void arrived(Way& way, std::string_view bytes) {
     Piece piece{std::string(bytes), Clock::now()};
+    if (&way == &down && faults.swallow) return;
+    if (&way == &down && faults.garble) piece.bytes[0] = '?';
     if (&way == &up) {
       if (faults.hold && !is_held && faults.hold(bytes)) {
         is_held = true;
@@ -169,8 +190,13 @@ struct Connection : std::enable_shared_from_this<Connection> {
         piece.due = Clock::now() + faults.throttle_between;  // of its rest
       }
       const std::size_t offered = allowed;
-      allowed = scanner.pass(std::string_view(piece.bytes).substr(0, offered), faults);
+      allowed = scanner.pass(std::span(piece.bytes).first(offered), faults);
       is_withheld = allowed < offered;
+      if (faults.cut_after > 0) {
+        if (since_fault >= faults.cut_after) return close_client();
+        allowed = std::min(allowed, faults.cut_after - since_fault);
+        since_fault += allowed;
+      }
     }
     if (allowed == 0) return;
     way.out = piece.bytes.substr(0, allowed);
@@ -214,6 +240,7 @@ struct Connection : std::enable_shared_from_this<Connection> {
   Way up;
   Way down;
   BulkScanner scanner;
+  std::size_t since_fault = 0;  // bytes of replies, while they are counted
   bool is_held = false;
   bool is_withheld = false;
 };
@@ -244,7 +271,7 @@ struct Proxy::Impl {
 
   void accept() {
     acceptor.async_accept([this](const asio::error_code& error, tcp::socket client) {
-      if (error) return;
+      if (error || in_black_hole) return;
       ++accepted;
       if (!refusing) begin(std::move(client));
       accept();
@@ -271,6 +298,14 @@ struct Proxy::Impl {
     });
   }
 
+  std::uint64_t passed_bytes(Connection::Way Connection::*way) {
+    return on_thread([&] {
+      std::uint64_t sum = 0;
+      for (const auto& connection : connections) sum += ((*connection).*way).passed_bytes;
+      return sum;
+    });
+  }
+
   void pump_all() {
     for (const auto& connection : connections) {
       connection->is_withheld = false;
@@ -279,11 +314,15 @@ struct Proxy::Impl {
   }
 
   asio::io_context io{1};
-  const tcp::endpoint upstream;
+  // In the black hole there may be nothing else to do.
+  const asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
+  tcp::endpoint upstream;
   tcp::acceptor acceptor;
   const std::uint16_t port;
   Faults faults;
   bool refusing = false;
+  bool in_black_hole = false;
+  std::vector<tcp::socket> fillers;  // of the listener's queue
   std::uint64_t accepted = 0;
   std::vector<std::shared_ptr<Connection>> connections;
   std::mutex mutex;
@@ -310,6 +349,62 @@ void Proxy::throttle_replies(std::size_t bytes, Millis between) {
     impl_->faults.throttle_bytes = bytes;
     impl_->faults.throttle_between = between;
   });
+}
+
+void Proxy::cut_after(std::size_t bytes) {
+  impl_->on_thread([&] {
+    for (const auto& connection : impl_->connections) connection->since_fault = 0;
+    impl_->faults.cut_after = bytes;
+  });
+}
+
+void Proxy::corrupt_bulks(std::size_t bulk_bytes) {
+  impl_->on_thread([&] { impl_->faults.corrupt_bytes = bulk_bytes; });
+}
+
+void Proxy::garble_replies() {
+  impl_->on_thread([&] { impl_->faults.garble = true; });
+}
+
+void Proxy::swallow_replies() {
+  impl_->on_thread([&] { impl_->faults.swallow = true; });
+}
+
+void Proxy::clear_faults() {
+  impl_->on_thread([&] {
+    Faults& faults = impl_->faults;
+    faults.least = faults.most = faults.throttle_between = Millis(0);
+    faults.throttle_bytes = faults.cut_after = faults.corrupt_bytes = 0;
+    faults.garble = faults.swallow = false;
+    impl_->pump_all();
+  });
+}
+
+void Proxy::black_hole(bool on) {
+  impl_->on_thread([&] {
+    Impl& impl = *impl_;
+    if (impl.in_black_hole == on) return;
+    impl.in_black_hole = on;
+    impl.fillers.clear();
+    if (!on) {
+      impl.acceptor.listen();
+      return impl.accept();
+    }
+    impl.acceptor.cancel();
+    impl.acceptor.listen(0);
+    for (int i = 0; i < 4; ++i) {  // more than fit
+      impl.fillers.emplace_back(impl.io, tcp::v4());
+      impl.fillers.back().non_blocking(true);
+      const tcp::endpoint to = impl.acceptor.local_endpoint();
+      // Asio's own connect waits for the connection, which may never be made.
+      static_cast<void>(::connect(impl.fillers.back().native_handle(), to.data(),
+                                  static_cast<socklen_t>(to.size())));
+    }
+  });
+}
+
+void Proxy::set_upstream(std::uint16_t port) {
+  impl_->on_thread([&] { impl_->upstream.port(port); });
 }
 
 void Proxy::close_gate_after(std::size_t count, std::size_t bulk_bytes) {
@@ -390,21 +485,8 @@ std::uint64_t Proxy::accepted() const {
   return impl_->on_thread([&] { return impl_->accepted; });
 }
 
-std::uint64_t Proxy::bytes_up() const {
-  return impl_->on_thread([&] {
-    std::uint64_t sum = 0;
-    for (const auto& connection : impl_->connections) sum += connection->up.passed_bytes;
-    return sum;
-  });
-}
-
-std::uint64_t Proxy::bytes_down() const {
-  return impl_->on_thread([&] {
-    std::uint64_t sum = 0;
-    for (const auto& connection : impl_->connections) sum += connection->down.passed_bytes;
-    return sum;
-  });
-}
+std::uint64_t Proxy::bytes_up() const { return impl_->passed_bytes(&Connection::up); }
+std::uint64_t Proxy::bytes_down() const { return impl_->passed_bytes(&Connection::down); }
 
 std::function<bool(std::string_view)> containing(std::string text) {
   return [text = std::move(text)](std::string_view piece) {

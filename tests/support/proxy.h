@@ -38,6 +38,21 @@ class Proxy {
   // How many connections are held back by the gate now.
   std::size_t withheld() const;
 
+  // Each connection is closed, on both sides, when so many more bytes of replies have passed on it.
+  void cut_after(std::size_t bytes);
+  // One bit in the middle of every bulk reply of at least `bulk_bytes` is flipped.
+  void corrupt_bulks(std::size_t bulk_bytes);
+  // The first byte of each piece that comes from upstream is overwritten.
+  void garble_replies();
+  // Replies don't arrive; requests do.
+  void swallow_replies();
+  // No more delay, throttle, cut, corruption, garbling or swallowing.
+  void clear_faults();
+  // Nobody takes new connections: the listener's queue is full, the kernel drops who knocks.
+  void black_hole(bool on);
+  // New connections go there.
+  void set_upstream(std::uint16_t port);
+
   // The first piece from a client for which `matches` holds, and all after it on its connection,
   // are kept back; the connection upstream stays, also when the client's side is closed.
   void hold_requests(std::function<bool(std::string_view)> matches);

@@ -101,7 +101,11 @@ TEST_F(RedisErrorsTest, NoConnectionIsLeft) {
   open(redis.url());
   const auto refused = get("key");
   ASSERT_FALSE(refused);
-  expect(refused.error(), Status::kL2Unavailable, "maxclients");
+  // Redis says why and closes without having read what it was sent: the reset that follows may
+  // overtake its words.
+  expect(
+      refused.error(), Status::kL2Unavailable,
+      refused.error().message.find("reset") == std::string::npos ? "maxclients" : "reset by peer");
   redis.command({"CONFIG", "SET", "maxclients", "100"});
   EXPECT_TRUE(loop.run_until([&] { return get("key").has_value(); }));
 }
