@@ -12,6 +12,7 @@ namespace cistern::l2 {
 namespace {
 
 using base::L2Result;
+using base::Loss;
 using base::Status;
 using std::chrono::steady_clock;
 
@@ -59,7 +60,7 @@ void ManifestRead::on_read(const MemcachedLink::Item* item, bool too_large) {
   if (!too_large) return answer_(std::nullopt);
   const std::string why = fmt::format("what lies under it has more than {} bytes", most_bytes);
   on_corrupt(0, why);
-  answer_(base::fail(Status::kValueLost, why));
+  answer_(base::lost(Loss::kLength, why));
 }
 
 Result<std::optional<Manifest>> ManifestRead::decode(const MemcachedLink::Item& item) {
@@ -83,7 +84,8 @@ Result<std::optional<Manifest>> ManifestRead::decode(const MemcachedLink::Item& 
 }
 
 void StampRead::on_read(const MemcachedLink::Item* item, bool too_large) {
-  if (too_large) return answer_(base::fail(Status::kValueLost, "this is not a manifest"));
+  if (too_large)
+    return answer_(base::lost(Loss::kLength, "this is not a manifest: it is too long"));
   if (item == nullptr || is_ghost(*item, clock_.seconds(steady_clock::now()))) {
     return answer_(std::nullopt);
   }
@@ -95,22 +97,23 @@ void StampRead::on_read(const MemcachedLink::Item* item, bool too_large) {
 void ChunkRead::on_read(const MemcachedLink::Item* item, bool too_large) {
   if (is_forgotten()) return answer_(base::fail(Status::kCancelled));
   if (item != nullptr) return answer_(decode(item->bytes));
-  answer_(base::fail(
-      Status::kValueLost,
-      too_large ? fmt::format("chunk {} has more than {} bytes", identity_.index, most_bytes)
-                : fmt::format("chunk {}{}", identity_.index, kMissing)));
+  if (!too_large) {
+    return answer_(base::lost(Loss::kMissing, fmt::format("chunk {} is missing", identity_.index)));
+  }
+  answer_(base::lost(Loss::kChunkLength,
+                     fmt::format("chunk {} has more than {} bytes", identity_.index, most_bytes)));
 }
 
 Result<StoredChunk> ChunkRead::decode(base::Bytes stored) const {
-  if (stored.size() < kChunkHeaderBytes) {
-    return base::fail(Status::kValueLost,
+  if (stored.size() <= kChunkHeaderBytes) {
+    return base::lost(Loss::kChunkLength,
                       fmt::format("chunk {} has only {} bytes", identity_.index, stored.size()));
   }
   const auto form = decode_chunk_header(identity_, stored.first(kChunkHeaderBytes), stored.size());
   if (!form) return tl::unexpected(form.error());
   const base::Bytes payload = stored.subspan(kChunkHeaderBytes);
   if (proto::chunk_digest(payload) != form->stored_digest) {
-    return base::fail(Status::kValueLost,
+    return base::lost(Loss::kChunkDigest,
                       fmt::format("chunk {} does not have its digest", identity_.index));
   }
   const auto chunk = base::Chunk::allocate(payload.size());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <condition_variable>
 #include <deque>
 #include <future>
@@ -69,8 +70,11 @@ class BulkScanner {
         line_ += c;
         continue;
       }
-      if (line_.starts_with('$') && line_[1] != '-') {
-        const std::uint64_t length = std::stoull(line_.substr(1));
+      std::uint64_t length = 0;
+      const char* const end = line_.data() + line_.size();
+      // Not the nil, and nothing of another protocol that happens to begin so.
+      if (line_.starts_with('$') && std::from_chars(line_.data() + 1, end, length).ptr == end - 1 &&
+          line_.ends_with('\r')) {
         skip_ = length + 2;
         is_large_ = faults.gate_bulk_bytes > 0 && length >= faults.gate_bulk_bytes;
         is_counted_ = false;
