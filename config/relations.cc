@@ -18,6 +18,7 @@ namespace {
 // What storing a chunk takes of a memcached item beside the chunk: the envelope's header, the key,
 // and what memcached keeps of its own (server/l2/memcached_options.h has the sum).
 constexpr std::uint64_t kMemcachedItemOverheadBytes = 386;
+constexpr std::size_t kMostMemcachedServers = 64;
 
 enum class When : std::uint8_t { kAlways, kWithL2, kWithRedis, kWithMemcached };
 
@@ -159,6 +160,11 @@ class Checker {
       const std::vector<std::string> all =
           written(*find_setting("l2.memcached.servers"), draft_.config);
       report("l2.memcached.servers", in_quotes(all[i]), "each server once");
+    }
+    if (servers > kMostMemcachedServers) {
+      report("l2.memcached.servers", fmt::format("{} servers", servers),
+             fmt::format("at most {}: each has a connection from every thread of the pool",
+                         kMostMemcachedServers));
     }
     const bool is_single = memcached.weights == std::vector<unsigned>{1};
     if (!is_refused("l2.memcached.weights") && !is_single && memcached.weights.size() != servers) {

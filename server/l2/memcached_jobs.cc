@@ -84,7 +84,8 @@ Result<std::optional<Manifest>> ManifestRead::decode(const MemcachedLink::Item& 
 }
 
 void StampRead::on_read(const MemcachedLink::Item* item, bool too_large) {
-  if (too_large) return answer_(base::lost(Loss::kLength, "this is not a manifest"));
+  if (too_large)
+    return answer_(base::lost(Loss::kLength, "this is not a manifest: it is too long"));
   if (item == nullptr || is_ghost(*item, clock_.seconds(steady_clock::now()))) {
     return answer_(std::nullopt);
   }
@@ -96,15 +97,15 @@ void StampRead::on_read(const MemcachedLink::Item* item, bool too_large) {
 void ChunkRead::on_read(const MemcachedLink::Item* item, bool too_large) {
   if (is_forgotten()) return answer_(base::fail(Status::kCancelled));
   if (item != nullptr) return answer_(decode(item->bytes));
-  if (too_large) {
-    return answer_(base::lost(Loss::kChunkLength, fmt::format("chunk {} has more than {} bytes",
-                                                              identity_.index, most_bytes)));
+  if (!too_large) {
+    return answer_(base::lost(Loss::kMissing, fmt::format("chunk {} is missing", identity_.index)));
   }
-  answer_(base::lost(Loss::kMissing, fmt::format("chunk {} is missing", identity_.index)));
+  answer_(base::lost(Loss::kChunkLength,
+                     fmt::format("chunk {} has more than {} bytes", identity_.index, most_bytes)));
 }
 
 Result<StoredChunk> ChunkRead::decode(base::Bytes stored) const {
-  if (stored.size() < kChunkHeaderBytes) {
+  if (stored.size() <= kChunkHeaderBytes) {
     return base::lost(Loss::kChunkLength,
                       fmt::format("chunk {} has only {} bytes", identity_.index, stored.size()));
   }

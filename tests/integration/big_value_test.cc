@@ -1,5 +1,5 @@
-// A value far larger than the daemon's memory limit, from a file through the daemon into Redis and
-// back; and what the daemon does with large values when it is alone.
+// A value far larger than the daemon's memory limit, from a file through the daemon into Redis or
+// memcached and back; and what the daemon does with large values when it is alone.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -7,6 +7,7 @@
 
 #include "tests/support/daemon.h"
 #include "tests/support/files.h"
+#include "tests/support/memcached_server.h"
 #include "tests/support/redis_server.h"
 
 namespace cistern::testing {
@@ -120,6 +121,17 @@ TEST_F(BigValue, GoesThroughRedisAndBackInBoundedMemory) {
     EXPECT_LT(put.max_resident_bytes, kCommandLimitBytes);
     EXPECT_LT(get.max_resident_bytes, kCommandLimitBytes);
   }
+  check_daemon_memory();
+  EXPECT_EQ(daemon_->stop(), 0);
+}
+
+// Past an item limit of 1 MiB, which is memcached's default.
+TEST_F(BigValue, GoesThroughMemcachedAndBackInBoundedMemory) {
+  MemcachedServer memcached({"-m", "8192"});
+  start("l2: {kind: memcached, memcached: {servers: [\"" + memcached.address() + "\"]}}\n");
+  const std::string big = dir_.file("big");
+  make_random_file(big, kBigBytes, 1);
+  round_trip(daemon_->endpoint(), big);
   check_daemon_memory();
   EXPECT_EQ(daemon_->stop(), 0);
 }

@@ -33,6 +33,20 @@ bool is_last_line(const std::string& line) {
   return line.starts_with("HD") || line.starts_with("mn");
 }
 
+// A dump's keys are written as in URIs.
+std::string plain(const std::string& key) {
+  std::string text;
+  for (std::size_t i = 0; i < key.size(); ++i) {
+    if (key[i] == '%' && i + 2 < key.size()) {
+      text += static_cast<char>(std::stoi(key.substr(i + 1, 2), nullptr, 16));
+      i += 2;
+    } else {
+      text += key[i];
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 MemcachedServer::MemcachedServer(std::vector<std::string> arguments)
@@ -159,8 +173,9 @@ std::vector<std::string> MemcachedServer::keys(const std::string& prefix) {
   std::vector<std::string> keys;
   std::istringstream lines(command("lru_crawler metadump all"));
   for (std::string line; std::getline(lines, line);) {
-    if (!line.starts_with("key=" + prefix)) continue;
-    keys.push_back(line.substr(4, line.find(' ') - 4));
+    if (!line.starts_with("key=")) continue;
+    std::string key = plain(line.substr(4, line.find(' ') - 4));
+    if (key.starts_with(prefix)) keys.push_back(std::move(key));
   }
   std::sort(keys.begin(), keys.end());
   return keys;

@@ -85,8 +85,8 @@ class BulkScanner {
       }
       std::uint64_t length = 0;  // what is no number, as of a garbled stream, is no bulk
       const char* const end = line_.data() + line_.size();
-      const bool is_bulk = line_.starts_with('$') &&
-                           std::from_chars(line_.data() + 1, end, length).ec == std::errc();
+      const bool is_bulk = line_.starts_with('$') && line_.ends_with('\r') &&
+                           std::from_chars(line_.data() + 1, end, length).ptr == end - 1;
       if (is_bulk) {
         length_ = length;
         skip_ = length + 2;

@@ -120,6 +120,29 @@ TEST_F(AdminTest, SumsOverTheWorkers) {
   has("cistern_request_duration_seconds_bucket{op=\"put\",le=\"+Inf\"} 1");
 }
 
+TEST_F(AdminTest, OneServerOfSeveralThatIsDownIsAWarning) {
+  sources_.l2_servers = [] {
+    return std::vector<l2::ServerState>{{"a:1", true, "", 2, 3, 4},
+                                        {"b:2", false, "gone", 0, 1, 0}};
+  };
+  const Health ready = readiness(sources_);
+  EXPECT_EQ(ready.status, 200);
+  const auto json = nlohmann::json::parse(ready.body);
+  ASSERT_EQ(json["warnings"].size(), 1u);
+  EXPECT_EQ(json["warnings"][0]["text"], "gone");
+  const std::string text = Metrics(sources_).text();
+  for (const char* line :
+       {"cistern_l2_server_up{server=\"a:1\"} 1\n", "cistern_l2_server_up{server=\"b:2\"} 0\n",
+        "cistern_l2_server_waiting{server=\"a:1\"} 2\n",
+        "cistern_l2_server_failures_total{server=\"a:1\"} 3\n",
+        "cistern_l2_server_refused_total{server=\"a:1\"} 4\n"}) {
+    EXPECT_NE(text.find(line), std::string::npos) << line;
+  }
+  const auto servers = nlohmann::json::parse(stats_json(sources_))["l2"]["servers"];
+  ASSERT_EQ(servers.size(), 2u);
+  EXPECT_EQ(servers[1]["reason"], "gone");
+}
+
 TEST_F(AdminTest, ReadinessGivesItsReasons) {
   EXPECT_EQ(readiness(sources_).status, 200);
   l2_ = base::fail(proto::Status::kL2Unavailable, "no \"route\"");
@@ -157,6 +180,10 @@ TEST_F(AdminTest, StatsFitOneFrame) {
       for (auto& counter : results) counter.add(~std::uint64_t{0} >> 2);
     }
   }
+  sources_.l2_servers = [] {
+    return std::vector<l2::ServerState>(
+        64, {std::string(40, 'h'), false, std::string(200, 'w'), 1024, 1'000'000, 1'000'000'000});
+  };
   EXPECT_LE(stats_json(sources_).size(), proto::kMaxStatsBytes);
 }
 
@@ -194,6 +221,7 @@ TEST_F(AdminTest, CollectsWhatTheTableSays) {
   for (const MetricInfo& info : all_metrics()) {
     EXPECT_TRUE(table.emplace(info.name, info).second) << info.name << " twice";
   }
+  sources_.l2_servers = [] { return std::vector<l2::ServerState>{{"a:1", true, "", 0, 0, 0}}; };
   for (WorkerMetrics& worker : workers_) worker.count_put_rejected(proto::Status::kNoRoom);
   for (WorkerMetrics& worker : workers_) worker.count_lost(base::Loss::kMissing);
   std::set<std::string> collected;

@@ -79,6 +79,46 @@ TEST(Relations, RequestsOutliveOneOperation) {
   EXPECT_THAT(problems("limits: {request_timeout: 1s}"), IsEmpty());
 }
 
+TEST(Relations, AChunkFitsAnItemOfMemcached) {
+  // A value of exactly 1 MiB does not fit an item of 1 MiB.
+  EXPECT_THAT(problems("l2: {kind: memcached}\nstorage:\n  chunk_bytes: 1MiB\n"),
+              ElementsAre("c.yaml:3: storage.chunk_bytes: found 1MiB; expected at most "
+                          "l2.memcached.item_max_bytes less 386 bytes for key and headers "
+                          "(l2.memcached.item_max_bytes is 1MiB by default): a chunk has to fit an "
+                          "item of memcached"));
+  EXPECT_THAT(problems("l2: {kind: memcached, memcached: {item_max_bytes: 512KiB}}\n"),
+              ElementsAre(HasSubstr("c.yaml:1: l2.memcached.item_max_bytes: found 512KiB; expected "
+                                    "at least storage.chunk_bytes plus 386 bytes")));
+  EXPECT_THAT(problems("l2: {kind: memcached}\nstorage: {chunk_bytes: 1020KiB}\n"), IsEmpty());
+  EXPECT_THAT(problems("l2: {kind: redis}\nstorage: {chunk_bytes: 1MiB}\n"), IsEmpty());
+}
+
+TEST(Relations, MemcachedServersHaveWeightsAndThreads) {
+  const auto with = [](const std::string& settings) {
+    return problems("l2: {kind: memcached, memcached: {" + settings + "}}\n");
+  };
+  EXPECT_THAT(with("servers: [\"a:1\", \"[::1]:2\", \"c:3\"], weights: [1, 2, 3]"), IsEmpty());
+  EXPECT_THAT(with("servers: [\"a:1\", \"b:2\", \"c:3\", \"d:4\", \"e:5\"]"), IsEmpty());
+  EXPECT_THAT(with("servers: [\"a:1\", \"b:2\"], weights: [1, 2, 3]"),
+              ElementsAre(HasSubstr("found 3 weights; expected one for each of "
+                                    "l2.memcached.servers, which are 2, or a single 1")));
+  EXPECT_THAT(with("servers: [\"a:1\", \"b:2\", \"a:1\"]"),
+              ElementsAre(HasSubstr("l2.memcached.servers: found \"a:1\"; expected each server "
+                                    "once")));
+  EXPECT_THAT(with("servers: [\"a:1\", \"b:2\", \"c:3\"], pool_threads: 2"),
+              ElementsAre(HasSubstr("l2.memcached.pool_threads: found 2; expected at least one for "
+                                    "each of l2.memcached.servers, which are 3")));
+  EXPECT_THAT(with("servers: [\"unix:///x\"]"), ElementsAre(HasSubstr("only TCP is possible")));
+  EXPECT_THAT(with("servers: [\"a:0\"]"), ElementsAre(HasSubstr("HOST:PORT or [IPV6]:PORT")));
+  EXPECT_THAT(with("servers: []"), ElementsAre(HasSubstr("at least one")));
+  EXPECT_THAT(with("key_prefix: \"a b\""),
+              ElementsAre(HasSubstr("printable ASCII without spaces")));
+  EXPECT_THAT(with("key_prefix: " + std::string(49, 'x')),
+              ElementsAre(HasSubstr("text of 0 to 48 bytes")));
+  EXPECT_THAT(problems("l2: {memcached: {key_prefix: \"a b\", weights: [7, 7]}}\n"), IsEmpty())
+      << "with another second tier they mean nothing";
+}
+
 TEST(Relations, NothingLeavesL1EarlyWithoutAnL2) {
   EXPECT_THAT(problems("l1:\n  ttl_jitter: 10%\n"),
               ElementsAre("c.yaml:2: l1.ttl_jitter: found 0.1; expected 0, since l2.kind is none "
