@@ -46,7 +46,7 @@ Result<ValueHead> decode_value(Bytes payload) {
   const Bytes area = cursor.bytes(head.tlv_bytes);
   const Result<Items> items =
       finish_head(cursor, Type::kValue, head.flags, area, bit(Tlv::kMetadata) | bit(Tlv::kCover),
-                  tail_of(head.flags));
+                  tail_of(head.flags), kCompressed);
   if (!items) return tl::unexpected<Error>(items.error());
   message.metadata = items->metadata;
   message.cover = items->cover;
