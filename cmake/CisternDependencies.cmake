@@ -42,6 +42,8 @@ target_compile_definitions(dep_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED
 target_link_libraries(dep_asio INTERFACE Threads::Threads)
 # The Redis client: commands, small replies, the asynchronous connection.
 cistern_dependency(TARGET hiredis MODULE hiredis PACKAGE libhiredis-dev)
+# The memcached client: the second tier's, and the benchmark's; ketama.
+cistern_dependency(TARGET memcached MODULE libmemcached PACKAGE libmemcached-dev)
 # JSON: user metadata, the manifest's header, /stats.
 cistern_dependency(TARGET json HEADER nlohmann/json.hpp PACKAGE nlohmann-json3-dev)
 # zstd: compressed chunks, in the second tier and on the wire.

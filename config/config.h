@@ -25,15 +25,27 @@ namespace cistern::config {
 using proto::Endpoint;
 using std::chrono::milliseconds;
 
-enum class L2Kind : std::uint8_t { kNone, kRedis };
+enum class L2Kind : std::uint8_t { kNone, kRedis, kMemcached };
 enum class Compression : std::uint8_t { kAuto, kZstd, kNone };
+// What a GET is answered, and a PUT does, when L2 fails.
+enum class OnGetFailure : std::uint8_t { kError, kMiss };
+enum class OnPutFailure : std::uint8_t { kError, kL1Only };
 enum class LogLevel : std::uint8_t { kTrace, kDebug, kInfo, kWarn, kError };
 enum class LogFormat : std::uint8_t { kJson, kText };
 // As written in the file.
 std::string_view name(L2Kind kind);
 std::string_view name(Compression algorithm);
+std::string_view name(OnGetFailure choice);
+std::string_view name(OnPutFailure choice);
 std::string_view name(LogLevel level);
 std::string_view name(LogFormat format);
+
+// A TCP address to connect to. An IPv6 address stands without brackets.
+struct HostPort {
+  std::string host;
+  std::uint16_t port = 0;
+  bool operator==(const HostPort&) const = default;
+};
 
 // A part of a whole, in thousandths.
 struct Share {
@@ -100,11 +112,24 @@ struct Config {
 
   struct Redis {
     RedisUrl url;
+    std::string password_file;  // empty: the URL's login, if any
+    std::string user;           // of password_file
     std::string key_prefix = "cistern:";
     milliseconds connect_timeout{1'000};
     milliseconds op_timeout{2'000};
     unsigned connections_per_worker = 2;
     bool operator==(const Redis&) const = default;
+  };
+
+  struct Memcached {
+    std::vector<HostPort> servers = {{"127.0.0.1", 11211}};  // at least one
+    std::vector<unsigned> weights = {1};                     // one for each, or a single 1
+    std::string key_prefix = "cistern:";
+    std::uint64_t item_max_bytes = proto::kMiB;
+    std::optional<unsigned> pool_threads;
+    milliseconds connect_timeout{1'000};
+    milliseconds op_timeout{2'000};
+    bool operator==(const Memcached&) const = default;
   };
 
   struct L2 {
@@ -114,7 +139,13 @@ struct Config {
     milliseconds replace_grace{60'000};
     unsigned prefetch_chunks = 4;
     milliseconds negative_ttl{0};  // 0: what is absent isn't remembered
+    struct OnFailure {
+      OnGetFailure get = OnGetFailure::kError;
+      OnPutFailure put = OnPutFailure::kError;
+      bool operator==(const OnFailure&) const = default;
+    } on_failure;
     Redis redis;
+    Memcached memcached;
     bool operator==(const L2&) const = default;
   } l2;
 

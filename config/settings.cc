@@ -195,12 +195,33 @@ const Setting kSettings[] = {
      "How long this daemon remembers that L2 does not have a key, and answers without asking "
      "again. A write through this daemon ends it at once; one through another daemon is not seen "
      "before this has passed. 0s: L2 is always asked."},
+    {"l2.on_failure.get",
+     CISTERN_FIELD(OnGetFailure, l2.on_failure.get),
+     {},
+     "What a GET of something that is not in L1 gets when L2 cannot be asked. error: an error that "
+     "says so. miss: NOT_FOUND, flagged degraded."},
+    {"l2.on_failure.put",
+     CISTERN_FIELD(OnPutFailure, l2.on_failure.put),
+     {},
+     "What a PUT does when L2 does not take the value. error: it fails. l1_only: the value is "
+     "stored in L1 alone, flagged degraded, and lost when L1 evicts it or the daemon ends; its "
+     "older copy in L2 is removed once L2 is back. Other daemons see the older copy until then."},
     {"l2.redis.url",
      CISTERN_FIELD(RedisUrl, l2.redis.url),
      {},
      "The Redis that is the second tier. Keep its password out of this file: "
      "redis://:${REDIS_PASSWORD}@HOST.",
      true},
+    {"l2.redis.password_file",
+     CISTERN_FIELD(std::string, l2.redis.password_file),
+     {0, 4096},
+     "A file whose first line is the password for Redis, instead of a login in l2.redis.url. Read "
+     "at "
+     "the start."},
+    {"l2.redis.user",
+     CISTERN_FIELD(std::string, l2.redis.user),
+     {0, 128},
+     "Whose password that is. Empty: Redis' default user."},
     {"l2.redis.key_prefix",
      CISTERN_FIELD(std::string, l2.redis.key_prefix),
      {0, 128},
@@ -217,6 +238,41 @@ const Setting kSettings[] = {
      CISTERN_FIELD(unsigned, l2.redis.connections_per_worker),
      {2, 16},
      "Connections of each worker to Redis: one for commands, the others for chunks."},
+    {"l2.memcached.servers",
+     CISTERN_FIELD(std::vector<HostPort>, l2.memcached.servers),
+     {},
+     "The memcached servers that are the second tier together. Each value lies on one of them, by "
+     "ketama, as with other clients of libmemcached; a server that is down takes its values out of "
+     "reach and no others. Daemons with the same list and prefix share values."},
+    {"l2.memcached.weights",
+     CISTERN_FIELD(std::vector<unsigned>, l2.memcached.weights),
+     {1, 1000},
+     "How much each server takes relative to the others, in the order of l2.memcached.servers "
+     "(libmemcached's weighted ketama). A single 1: all the same."},
+    {"l2.memcached.key_prefix",
+     CISTERN_FIELD(std::string, l2.memcached.key_prefix),
+     {0, 48},
+     "Begins every key that Cistern stores in memcached: printable ASCII without spaces. Longer "
+     "ones would leave too little of memcached's 250 bytes."},
+    {"l2.memcached.item_max_bytes",
+     CISTERN_FIELD(std::uint64_t, l2.memcached.item_max_bytes),
+     {256 * kKiB, kGiB},
+     "The largest item of every server, its own -I. A server with less is not used, and the daemon "
+     "is not ready. storage.chunk_bytes with its key and headers must fit."},
+    {"l2.memcached.pool_threads",
+     CISTERN_FIELD(std::optional<unsigned>, l2.memcached.pool_threads),
+     {1, 256},
+     "Threads that talk to memcached, for all workers; each has a connection to each server. auto: "
+     "four, or one for each server where that is more."},
+    {"l2.memcached.connect_timeout",
+     CISTERN_FIELD(milliseconds, l2.memcached.connect_timeout),
+     {kShortestTimeout, ms(5min)},
+     "How long connecting to a server may take."},
+    {"l2.memcached.op_timeout",
+     CISTERN_FIELD(milliseconds, l2.memcached.op_timeout),
+     {kShortestTimeout, ms(5min)},
+     "How long a server may take to answer. What a write came to is known, or known to stay "
+     "unknown, up to 5s later."},
 
     // log
     {"log.level",

@@ -25,8 +25,11 @@ using Field = std::variant<Member<std::uint64_t>,                 // a size
                            Member<std::optional<unsigned>>,       // a number or auto
                            Member<milliseconds>,                  // a duration
                            Member<std::vector<Endpoint>>,         // a list of endpoints
+                           Member<std::vector<HostPort>>,         // a list of HOST:PORT
+                           Member<std::vector<unsigned>>,         // a list of numbers
                            Member<std::optional<Endpoint>>,       // HOST:PORT or none
-                           Member<L2Kind>, Member<Compression>, Member<LogLevel>, Member<LogFormat>,
+                           Member<L2Kind>, Member<Compression>, Member<OnGetFailure>,
+                           Member<OnPutFailure>, Member<LogLevel>, Member<LogFormat>,
                            Member<std::string>,  // text
                            Member<RedisUrl>>;
 

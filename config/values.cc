@@ -14,9 +14,11 @@
 namespace cistern::config {
 namespace {
 
-constexpr std::array<std::string_view, 2> kL2Kinds = {"none", "redis"};
+constexpr std::array<std::string_view, 3> kL2Kinds = {"none", "redis", "memcached"};
 constexpr std::array<std::string_view, 3> kCompressions = {"auto", "zstd", "none"};
 constexpr std::array<std::string_view, 5> kLogLevels = {"trace", "debug", "info", "warn", "error"};
+constexpr std::array<std::string_view, 2> kOnGetFailures = {"error", "miss"};
+constexpr std::array<std::string_view, 2> kOnPutFailures = {"error", "l1_only"};
 constexpr std::array<std::string_view, 2> kLogFormats = {"json", "text"};
 constexpr std::string_view kAuto = "auto";
 constexpr std::string_view kNone = "none";
@@ -157,6 +159,25 @@ struct Format<Endpoint> {
     }
     return *std::move(endpoint);
   }
+  static std::string write(const Endpoint& endpoint) { return proto::to_string(endpoint); }
+};
+
+template <>
+struct Format<HostPort> {
+  static Parsed<HostPort> parse(std::string_view text, const Bounds&) {
+    auto endpoint = proto::parse_endpoint(text);
+    const bool is_tcp = endpoint && endpoint->kind == Endpoint::Kind::kTcp;
+    if (!is_tcp || endpoint->port == 0) {
+      return tl::unexpected(
+          fmt::format("HOST:PORT or [IPV6]:PORT ({})", !endpoint ? endpoint.error().message
+                                                       : is_tcp  ? "port 0 cannot be connected to"
+                                                                 : "only TCP is possible"));
+    }
+    return HostPort{std::move(endpoint->host), endpoint->port};
+  }
+  static std::string write(const HostPort& address) {
+    return proto::host_and_port(Endpoint::tcp(address.host, address.port));
+  }
 };
 
 template <>
@@ -207,6 +228,10 @@ struct Format<L2Kind> : Choice<L2Kind, kL2Kinds> {};
 template <>
 struct Format<Compression> : Choice<Compression, kCompressions> {};
 template <>
+struct Format<OnGetFailure> : Choice<OnGetFailure, kOnGetFailures> {};
+template <>
+struct Format<OnPutFailure> : Choice<OnPutFailure, kOnPutFailures> {};
+template <>
 struct Format<LogLevel> : Choice<LogLevel, kLogLevels> {};
 template <>
 struct Format<LogFormat> : Choice<LogFormat, kLogFormats> {};
@@ -220,16 +245,17 @@ std::optional<std::string> assign_to(T& to, const std::vector<std::string>& item
   return std::nullopt;
 }
 
-std::optional<std::string> assign_to(std::vector<Endpoint>& to,
-                                     const std::vector<std::string>& items, const Bounds& bounds) {
-  std::vector<Endpoint> endpoints;
+template <typename T>
+std::optional<std::string> assign_to(std::vector<T>& to, const std::vector<std::string>& items,
+                                     const Bounds& bounds) {
+  std::vector<T> values;
   for (const std::string& item : items) {
-    auto endpoint = Format<Endpoint>::parse(item, bounds);
-    if (!endpoint) return endpoint.error();
-    endpoints.push_back(*std::move(endpoint));
+    auto value = Format<T>::parse(item, bounds);
+    if (!value) return value.error();
+    values.push_back(*std::move(value));
   }
-  if (endpoints.empty()) return "at least one endpoint";
-  to = std::move(endpoints);
+  if (values.empty()) return std::is_same_v<T, Endpoint> ? "at least one endpoint" : "at least one";
+  to = std::move(values);
   return std::nullopt;
 }
 
@@ -238,14 +264,31 @@ std::vector<std::string> written_from(const T& value) {
   return {Format<T>::write(value)};
 }
 
-std::vector<std::string> written_from(const std::vector<Endpoint>& endpoints) {
+template <typename T>
+std::vector<std::string> written_from(const std::vector<T>& values) {
   std::vector<std::string> items;
-  for (const Endpoint& endpoint : endpoints) items.push_back(proto::to_string(endpoint));
+  for (const T& value : values) items.push_back(Format<T>::write(value));
   return items;
 }
 
+template <typename T>
+struct ListOf : std::false_type {};
+template <typename T>
+struct ListOf<std::vector<T>> : std::true_type {};
+
+// Of a setting's value.
+template <typename MemberOfT>
+using TypeOf =
+    std::remove_reference_t<decltype(std::declval<MemberOfT>()(std::declval<Config&>()))>;
+
 }  // namespace
 
+std::string_view name(OnGetFailure choice) {
+  return kOnGetFailures.at(static_cast<std::size_t>(choice));
+}
+std::string_view name(OnPutFailure choice) {
+  return kOnPutFailures.at(static_cast<std::size_t>(choice));
+}
 std::string_view name(L2Kind kind) { return kL2Kinds.at(static_cast<std::size_t>(kind)); }
 std::string_view name(Compression algorithm) {
   return kCompressions.at(static_cast<std::size_t>(algorithm));
@@ -254,15 +297,20 @@ std::string_view name(LogLevel level) { return kLogLevels.at(static_cast<std::si
 std::string_view name(LogFormat format) { return kLogFormats.at(static_cast<std::size_t>(format)); }
 
 bool takes_list(const Setting& setting) {
-  return std::holds_alternative<Member<std::vector<Endpoint>>>(setting.field);
+  return std::visit([](const auto member) { return ListOf<TypeOf<decltype(member)>>::value; },
+                    setting.field);
 }
 
 std::string expectation(const Setting& setting) {
   return std::visit(
       [&](const auto member) -> std::string {
-        using T = std::remove_reference_t<decltype(member(std::declval<Config&>()))>;
+        using T = TypeOf<decltype(member)>;
         if constexpr (std::is_same_v<T, std::vector<Endpoint>>) {
           return "a list of endpoints, each tcp://HOST:PORT, tcp://[IPV6]:PORT or unix:///PATH";
+        } else if constexpr (std::is_same_v<T, std::vector<HostPort>>) {
+          return "a list of HOST:PORT or [IPV6]:PORT";
+        } else if constexpr (std::is_same_v<T, std::vector<unsigned>>) {
+          return fmt::format("a list, each {}", Format<unsigned>::expectation(setting.bounds));
         } else {
           return Format<T>::expectation(setting.bounds);
         }

@@ -42,6 +42,10 @@ inline bool is_retryable(Status status) { return info(status).retryable; }
 struct Error {
   Status status = Status::kInternal;
   std::string message;
+  // Of kNotFound: the second tier could not be asked (l2.on_failure.get: miss).
+  bool degraded = false;
+  // More about the status, for the program's own parts; never sent. 0: nothing.
+  std::uint8_t detail = 0;
 };
 
 template <typename T>

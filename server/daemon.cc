@@ -3,6 +3,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <utility>
+
+#include <fmt/format.h>
 
 #include "server/net/memory_plan.h"
 
@@ -14,10 +20,32 @@ namespace {
 constexpr rlim_t kOtherFiles = 192;
 constexpr rlim_t kFilesPerWorker = 8;
 constexpr unsigned kMostCodecThreads = 8;  // that are made without being asked for
+// What l2.memcached.pool_threads: auto stands for, unless there are more servers.
+constexpr unsigned kUsualPoolThreads = 4;
+constexpr std::size_t kMaxPasswordBytes = 1024;
 
 unsigned worker_count(const config::Config& config, std::uint64_t limit_bytes) {
   return config.server.workers.value_or(
       std::min(base::usable_cores(), net::most_workers(limit_bytes)));
+}
+
+base::Result<std::string> password_of(const config::Config::Redis& redis) {
+  const auto bad = [&](std::string_view what) {
+    return base::fail(base::Status::kBadRequest,
+                      fmt::format("l2.redis.password_file: {}: {}; expected a file that the daemon "
+                                  "may read, whose first line is the password",
+                                  redis.password_file, what));
+  };
+  if (!redis.url.password.empty()) return bad("l2.redis.url has a login already");
+  if (redis.password_file.empty()) return bad("l2.redis.user is given without it");
+  std::ifstream file(redis.password_file);
+  if (!file) return bad(std::strerror(errno));
+  std::string password;
+  std::getline(file, password);
+  if (password.ends_with('\r')) password.pop_back();
+  if (password.empty()) return bad("its first line is empty");
+  if (password.size() > kMaxPasswordBytes) return bad("its first line is longer than 1024 bytes");
+  return password;
 }
 
 }  // namespace
@@ -46,7 +74,7 @@ log::Options log_options(const config::Config& config) {
   return options;
 }
 
-l2::RedisOptions redis_options(const config::Config& config) {
+base::Result<l2::RedisOptions> redis_options(const config::Config& config) {
   const config::Config::Redis& redis = config.l2.redis;
   l2::RedisOptions options;
   if (redis.url.endpoint.kind == proto::Endpoint::Kind::kUnix) {
@@ -58,6 +86,12 @@ l2::RedisOptions redis_options(const config::Config& config) {
   options.url.db = redis.url.database;
   options.url.user = redis.url.username;
   options.url.password = redis.url.password;
+  if (!redis.user.empty()) options.url.user = redis.user;
+  if (!redis.password_file.empty() || !redis.user.empty()) {
+    auto password = password_of(redis);
+    if (!password) return tl::unexpected(password.error());
+    options.url.password = std::move(*password);
+  }
   options.key_prefix = redis.key_prefix;
   options.connect_timeout = redis.connect_timeout;
   options.op_timeout = redis.op_timeout;
@@ -88,6 +122,29 @@ l2::CodecOptions codec_options(const config::Config& config, unsigned workers) {
   return options;
 }
 
+l2::MemcachedOptions memcached_options(const config::Config& config) {
+  const config::Config::Memcached& memcached = config.l2.memcached;
+  l2::MemcachedOptions options;
+  const std::size_t count = memcached.servers.size();
+  options.is_weighted = memcached.weights.size() == count &&
+                        std::ranges::any_of(memcached.weights, [](unsigned w) { return w != 1; });
+  for (std::size_t i = 0; i < count; ++i) {
+    options.servers.push_back({memcached.servers[i].host, memcached.servers[i].port,
+                               options.is_weighted ? memcached.weights[i] : 1});
+  }
+  options.key_prefix = memcached.key_prefix;
+  options.item_max_bytes = memcached.item_max_bytes;
+  options.chunk_bytes = config.storage.chunk_bytes;
+  options.pool_threads = memcached.pool_threads.value_or(
+      std::max<unsigned>(kUsualPoolThreads, static_cast<unsigned>(count)));
+  options.connect_timeout = memcached.connect_timeout;
+  options.op_timeout = memcached.op_timeout;
+  options.max_idle = config.l2.max_idle;
+  options.provisional_ttl = config.l2.provisional_ttl;
+  options.replace_grace = config.l2.replace_grace;
+  return options;
+}
+
 service::Options service_options(const config::Config& config) {
   service::Options options;
   options.max_value_bytes = config.limits.max_value_bytes;
@@ -102,6 +159,8 @@ service::Options service_options(const config::Config& config) {
   options.ttl_jitter = config.l1.ttl_jitter.per_mille / 1000.0;
   options.fill_patience = config.l1.fill_patience;
   options.fill_finish_percent = config.l1.fill_finish_percent;
+  options.miss_on_failure = config.l2.on_failure.get == config::OnGetFailure::kMiss;
+  options.l1_only_on_failure = config.l2.on_failure.put == config::OnPutFailure::kL1Only;
   return options;
 }
 
@@ -146,6 +205,11 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
   if (config.l2.kind == config::L2Kind::kRedis) {
     demand.l2_connections = config.l2.redis.connections_per_worker;
     demand.l2_connection_bytes = l2::kConnectionBytes;
+  } else if (config.l2.kind == config::L2Kind::kMemcached) {
+    const l2::MemcachedOptions options = memcached_options(config);
+    demand.l2_threads = options.pool_threads;
+    demand.l2_thread_bytes = l2::memcached_thread_bytes(options.chunk_bytes) +
+                             options.servers.size() * l2::kMemcachedConnectionBytes;
   }
   if (config.l2.kind != config::L2Kind::kNone) {
     result.codec =
@@ -166,8 +230,13 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
 }
 
 void raise_file_limit(const config::Config& config, unsigned workers) {
-  const rlim_t per_worker = kFilesPerWorker + config.l2.redis.connections_per_worker;
-  const rlim_t needed = config.limits.max_connections + workers * per_worker + kOtherFiles;
+  rlim_t needed = config.limits.max_connections + workers * kFilesPerWorker + kOtherFiles;
+  if (config.l2.kind == config::L2Kind::kRedis) {
+    needed += workers * config.l2.redis.connections_per_worker;
+  } else if (config.l2.kind == config::L2Kind::kMemcached) {
+    const l2::MemcachedOptions options = memcached_options(config);
+    needed += options.pool_threads * options.servers.size();
+  }
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
   if (files.rlim_cur < needed && files.rlim_cur < files.rlim_max) {

@@ -8,6 +8,7 @@
 #include "server/base/log.h"
 #include "server/base/memory.h"
 #include "server/l2/codec_options.h"
+#include "server/l2/memcached_options.h"
 #include "server/l2/redis_options.h"
 #include "server/net/server.h"
 #include "server/service/service.h"
@@ -15,7 +16,9 @@
 namespace cistern {
 
 log::Options log_options(const config::Config& config);
-l2::RedisOptions redis_options(const config::Config& config);
+// Reads l2.redis.password_file, if there is one.
+base::Result<l2::RedisOptions> redis_options(const config::Config& config);
+l2::MemcachedOptions memcached_options(const config::Config& config);
 service::Options service_options(const config::Config& config);
 
 l2::CodecOptions codec_options(const config::Config& config, unsigned workers);

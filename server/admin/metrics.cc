@@ -188,9 +188,40 @@ class Collector {
     one(Id::kL1Revoked, stats.revoked);
   }
 
+  void l2_servers() {
+    if (!sources_.l2_servers) return;
+    const std::vector<l2::ServerState> servers = sources_.l2_servers();
+    const auto each = [&](Id id, auto value_of) {
+      MetricFamily& to = family(id);
+      for (const l2::ServerState& server : servers) {
+        add(to, static_cast<double>(value_of(server)), {label("server", server.name)});
+      }
+    };
+    each(Id::kL2ServerUp, [](const l2::ServerState& s) { return s.is_up ? 1 : 0; });
+    each(Id::kL2ServerWaiting, [](const l2::ServerState& s) { return s.waiting; });
+    each(Id::kL2ServerFailures, [](const l2::ServerState& s) { return s.failures; });
+    each(Id::kL2ServerRefused, [](const l2::ServerState& s) { return s.refused; });
+  }
+
+  void breakers() {
+    const auto each = [this](Id id, auto&& value_of) {
+      MetricFamily& values = family(id);
+      for (const auto& breaker : sources_.breakers) {
+        add(values, static_cast<double>(value_of(breaker->figures())),
+            {label("endpoint", breaker->endpoint())});
+      }
+    };
+    using Figures = l2::Breaker::Figures;
+    each(Id::kBreakerState, [](const Figures& f) { return static_cast<int>(f.state); });
+    each(Id::kBreakerOpens, [](const Figures& f) { return f.opens; });
+    each(Id::kBreakerProbes, [](const Figures& f) { return f.probes; });
+  }
+
   void second_tier() {
     if (!sources_.has_l2) return;
+    l2_servers();
     one(Id::kL2Up, sources_.l2_ready() ? 1.0 : 0.0);
+    breakers();
     MetricFamily& counts = family(Id::kL2Operations);
     for (std::size_t op = 0; op < base::kL2OpCount; ++op) {
       for (std::size_t result = 0; result < base::kL2ResultCount; ++result) {
@@ -208,6 +239,11 @@ class Collector {
           {label("op", name(static_cast<base::L2Op>(op)))}, [op](const WorkerMetrics& w) -> auto& {
             return w.l2_latency[op];
           });
+    }
+    MetricFamily& lost = family(Id::kL2Lost);
+    for (std::size_t why = 0; why < base::kLossCount; ++why) {
+      const double count = sum([&](const WorkerMetrics& w) -> auto& { return w.lost[why]; });
+      if (count > 0) add(lost, count, {label("reason", name(static_cast<base::Loss>(why)))});
     }
   }
 

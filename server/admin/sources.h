@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,7 +14,9 @@
 #include "server/base/metrics.h"
 #include "server/l1/cache.h"
 #include "server/l1/memory_keeper.h"
+#include "server/l2/breaker.h"
 #include "server/l2/codec_pool.h"
+#include "server/l2/server_state.h"
 
 namespace cistern::admin {
 
@@ -24,6 +27,8 @@ struct Sources {
   std::string version;
   std::string l2_kind;  // as configured
   bool has_l2 = false;
+  // Whether requests are answered without it, too (l2.on_failure: {get: miss, put: l1_only}).
+  bool serves_without_l2 = false;
   std::vector<const base::WorkerMetrics*> workers;
   const l1::Cache* cache = nullptr;
   const base::Ledger* ledger = nullptr;
@@ -37,6 +42,10 @@ struct Sources {
   std::function<base::Duration()> loop_silence;
   // Whether every worker reaches L2; why not.
   std::function<base::Result<void>()> l2_ready;
+  // The servers of an L2 that has several; empty otherwise.
+  std::function<std::vector<l2::ServerState>()> l2_servers;
+  // One for each server of the second tier.
+  std::vector<std::shared_ptr<const l2::Breaker>> breakers;
   std::atomic<State> state{State::kStarting};
 };
 

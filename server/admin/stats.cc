@@ -84,6 +84,19 @@ Json second_tier(const Sources& sources) {
     if (!results.empty()) operations[std::string(name(static_cast<base::L2Op>(op)))] = results;
   }
   tier["operations"] = operations;
+  if (sources.l2_servers) {
+    Json servers = Json::array();
+    for (const l2::ServerState& server : sources.l2_servers()) {
+      Json each = {{"server", server.name},
+                   {"up", server.is_up},
+                   {"waiting", server.waiting},
+                   {"failures", server.failures},
+                   {"refused", server.refused}};
+      if (!server.is_up) each["reason"] = server.why;
+      servers.push_back(std::move(each));
+    }
+    tier["servers"] = std::move(servers);
+  }
   return tier;
 }
 

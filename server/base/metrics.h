@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "codec/fault.h"
+#include "server/base/loss.h"
 #include "server/base/types.h"
 
 namespace cistern::base {
@@ -104,6 +105,8 @@ struct alignas(64) WorkerMetrics {
   // A PUT that was refused; beside count_request.
   void count_put_rejected(Status status);
   void count_l2(L2Op op, L2Result result, Duration latency);
+  // A value that was found lost.
+  void count_lost(Loss why) { lost[static_cast<std::size_t>(why)].add(); }
   // A chunk of the second tier, or of a writer, that could not be decoded.
   void count_decode_fault(codec::Fault fault);
 
@@ -112,6 +115,7 @@ struct alignas(64) WorkerMetrics {
   std::array<Counter, kStatusCount> puts_rejected;
   std::array<std::array<Counter, kL2ResultCount>, kL2OpCount> l2;
   std::array<Histogram, kL2OpCount> l2_latency;
+  std::array<Counter, kLossCount> lost;  // by Loss
   std::array<Counter, codec::kFaultCount> decode_faults;
 #define CISTERN_COUNTER(member, metric, help) Counter member;
 #define CISTERN_GAUGE(member, metric, help) Gauge member;

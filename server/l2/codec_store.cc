@@ -126,7 +126,8 @@ void CodecStore::finish(ReadId id, Result<StoredChunk> chunk) {
 base::Error CodecStore::faulty(const Read& read, codec::Fault fault) {
   metrics_.count_decode_fault(fault);
   metrics_.l2_corrupt_chunks.add();
-  return {Status::kValueLost, fmt::format("chunk {} {}", read.index, text(fault))};
+  return base::lost(base::Loss::kChunkCodec, fmt::format("chunk {} {}", read.index, text(fault)))
+      .value();
 }
 
 void CodecStore::unpack_here(ReadId id, StoredChunk chunk) {

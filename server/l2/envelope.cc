@@ -15,6 +15,8 @@ namespace cistern::l2 {
 namespace {
 
 using Json = nlohmann::json;
+using base::Loss;
+using base::lost;
 using proto::load_le;
 using proto::store_le;
 
@@ -25,10 +27,6 @@ constexpr std::byte kFlagInline{1};
 constexpr std::size_t kDigestOffset = 40;
 // Far beyond the longest time to live, and far from overflowing where times are added.
 constexpr std::uint64_t kMaxUnixMs = std::uint64_t{1} << 53;
-
-tl::unexpected<base::Error> lost(std::string message) {
-  return base::fail(base::Status::kValueLost, std::move(message));
-}
 
 bool is_utf8(std::string_view text) {
   std::size_t i = 0;
@@ -147,22 +145,26 @@ struct FixedPart {
 // All of it that can be checked without the rest.
 base::Result<FixedPart> decode_fixed(base::Bytes stored) {
   if (stored.size() < kManifestFixedBytes) {
-    return lost(fmt::format("the manifest has {} bytes, fewer than its fixed part of {}",
+    return lost(Loss::kLength,
+                fmt::format("the manifest has {} bytes, fewer than its fixed part of {}",
                             stored.size(), kManifestFixedBytes));
   }
   const std::byte* const at = stored.data();
-  if (proto::as_text(stored.first(4)) != kManifestMagic) return lost("this is not a manifest");
+  if (proto::as_text(stored.first(4)) != kManifestMagic)
+    return lost(Loss::kMagic, "this is not a manifest");
   if (at[4] != kEnvelopeVersion) {
-    return lost(fmt::format("the manifest has envelope version {}; this daemon reads {}",
+    return lost(Loss::kEnvelopeVersion,
+                fmt::format("the manifest has envelope version {}; this daemon reads {}",
                             static_cast<unsigned>(at[4]), static_cast<unsigned>(kEnvelopeVersion)));
   }
   if ((at[5] & ~kFlagInline) != std::byte{0} || load_le<std::uint16_t>(at + 6) != 0) {
-    return lost("the manifest has unknown flags");
+    return lost(Loss::kFlags, "the manifest has unknown flags");
   }
   const FixedPart fixed{load_le<std::uint64_t>(at + 8),  load_le<std::uint64_t>(at + 16),
                         load_le<std::uint64_t>(at + 24), load_le<std::uint32_t>(at + 32),
                         load_le<std::uint32_t>(at + 36), at[5] == kFlagInline};
-  if (fixed.expires_at_ms > kMaxUnixMs) return lost("the expiry in the manifest is absurd");
+  if (fixed.expires_at_ms > kMaxUnixMs)
+    return lost(Loss::kField, "the expiry in the manifest is absurd");
   return fixed;
 }
 
@@ -172,13 +174,14 @@ base::Result<FixedPart> decode_whole(base::Bytes stored) {
   const FixedPart& fixed = *decoded;
   if (fixed.header_bytes > kMaxManifestHeaderBytes || fixed.payload_bytes > kInlineBytes ||
       kManifestFixedBytes + fixed.header_bytes + fixed.payload_bytes != stored.size()) {
-    return lost(fmt::format("the manifest has {} bytes and claims {} + {} + {}", stored.size(),
+    return lost(Loss::kLength,
+                fmt::format("the manifest has {} bytes and claims {} + {} + {}", stored.size(),
                             kManifestFixedBytes, fixed.header_bytes, fixed.payload_bytes));
   }
   const base::Bytes json = stored.subspan(kManifestFixedBytes, fixed.header_bytes);
   if (manifest_digest(stored.first(kManifestFixedBytes), json) !=
       load_le<std::uint64_t>(stored.data() + kDigestOffset)) {
-    return lost("the manifest does not have its digest");
+    return lost(Loss::kManifestDigest, "the manifest does not have its digest");
   }
   return fixed;
 }
@@ -186,31 +189,33 @@ base::Result<FixedPart> decode_whole(base::Bytes stored) {
 base::Result<base::ValueMeta> decode_header(base::Bytes key, base::Bytes json) {
   const std::string_view text = proto::as_text(json);
   const Json header = Json::parse(text.begin(), text.end(), nullptr, false);
-  if (!header.is_object()) return lost("the manifest's header is not a JSON object");
+  if (!header.is_object()) return lost(Loss::kJson, "the manifest's header is not a JSON object");
   base::ValueMeta meta;
   std::string stored_key;
   std::uint64_t chunk_bytes = 0;
   if (!get_number(header, "size", meta.size) || !get_number(header, "chunk_bytes", chunk_bytes) ||
       !get_text(header, "key", stored_key) || !get_text(header, "meta", meta.metadata)) {
-    return lost("a field of the manifest's header is missing or of the wrong type");
+    return lost(Loss::kField, "a field of the manifest's header is missing or of the wrong type");
   }
   std::array<std::byte, sizeof meta.version> version{};
   const std::string* version_hex = find_text(header, "version");
   const std::string* digest_hex = find_text(header, "digest");
   if (version_hex == nullptr || !from_hex(*version_hex, version.data(), version.size()) ||
       digest_hex == nullptr || !from_hex(*digest_hex, meta.digest.data(), meta.digest.size())) {
-    return lost("the version or the digest in the manifest's header is malformed");
+    return lost(Loss::kField, "the version or the digest in the manifest's header is malformed");
   }
   std::reverse(version.begin(), version.end());  // hex digits: the high byte first
   meta.version = load_le<std::uint64_t>(version.data());
-  if (stored_key != proto::as_text(key)) return lost("the manifest is that of another key");
-  if (meta.metadata.size() > proto::kMaxMetadataBytes) return lost("the metadata is too long");
+  if (stored_key != proto::as_text(key))
+    return lost(Loss::kOtherKey, "the manifest is that of another key");
+  if (meta.metadata.size() > proto::kMaxMetadataBytes)
+    return lost(Loss::kField, "the metadata is too long");
   if (chunk_bytes < proto::kMinChunkBytes || chunk_bytes > proto::kMaxChunkBytes ||
       chunk_bytes % proto::kMinChunkBytes != 0) {
-    return lost(fmt::format("the manifest claims chunks of {} bytes", chunk_bytes));
+    return lost(Loss::kField, fmt::format("the manifest claims chunks of {} bytes", chunk_bytes));
   }
   if (meta.size > proto::kMaxValueBytes) {
-    return lost(fmt::format("the manifest claims a value of {} bytes", meta.size));
+    return lost(Loss::kField, fmt::format("the manifest claims a value of {} bytes", meta.size));
   }
   meta.chunk_bytes = static_cast<std::uint32_t>(chunk_bytes);
   return meta;
@@ -251,16 +256,16 @@ base::Result<Manifest> decode_manifest(base::Bytes key, base::Bytes stored) {
   if (fixed->is_inline != is_inline || fixed->payload_bytes != (is_inline ? meta->size : 0) ||
       fixed->chunk_count != (is_inline ? 0 : meta->chunk_count()) ||
       fixed->version != meta->version) {
-    return lost(
-        fmt::format("the manifest's parts contradict each other: {} bytes in {} chunks, "
-                    "{} bytes beside it",
-                    meta->size, fixed->chunk_count, fixed->payload_bytes));
+    return lost(Loss::kContradiction,
+                fmt::format("the manifest's parts contradict each other: {} bytes in {} chunks, "
+                            "{} bytes beside it",
+                            meta->size, fixed->chunk_count, fixed->payload_bytes));
   }
   meta->expires_at_ms = fixed->expires_at_ms;
   Manifest manifest;
   if (is_inline) {
     if (value_digest(payload, meta->chunk_bytes) != meta->digest) {
-      return lost("the value in the manifest does not have its digest");
+      return lost(Loss::kInlineDigest, "the value in the manifest does not have its digest");
     }
     manifest.inline_bytes.assign(payload.begin(), payload.end());
     manifest.inline_digest = proto::chunk_digest(payload);
@@ -301,20 +306,21 @@ base::Result<ChunkForm> decode_chunk_header(const ChunkIdentity& identity, base:
   // A header is known but for its form, so it is compared as a whole.
   const ChunkHeader expected = encode_chunk_header(identity, form);
   if (!std::equal(expected.begin(), expected.end(), header.begin())) {
-    return lost(fmt::format("chunk {} has the header of something else: {}", identity.index,
-                            proto::to_hex(header)));
+    return lost(Loss::kChunkHeader, fmt::format("chunk {} has the header of something else: {}",
+                                                identity.index, proto::to_hex(header)));
   }
   const bool is_raw = form.codec == Codec::kRaw && form.stored_bytes == identity.raw_bytes &&
                       form.stored_digest == form.raw_digest;
   const bool is_packed =
       form.codec == Codec::kZstd && form.stored_bytes > 0 && form.stored_bytes < identity.raw_bytes;
   if (!is_raw && !is_packed) {
-    return lost(fmt::format("chunk {} claims codec {} and {} bytes for {}", identity.index,
-                            static_cast<unsigned>(form.codec), form.stored_bytes,
-                            identity.raw_bytes));
+    return lost(Loss::kChunkForm, fmt::format("chunk {} claims codec {} and {} bytes for {}",
+                                              identity.index, static_cast<unsigned>(form.codec),
+                                              form.stored_bytes, identity.raw_bytes));
   }
   if (envelope_bytes != kChunkHeaderBytes + form.stored_bytes) {
-    return lost(fmt::format("chunk {} has {} bytes instead of {}", identity.index, envelope_bytes,
+    return lost(Loss::kChunkLength,
+                fmt::format("chunk {} has {} bytes instead of {}", identity.index, envelope_bytes,
                             kChunkHeaderBytes + form.stored_bytes));
   }
   return form;

@@ -12,6 +12,7 @@
 namespace cistern::l2 {
 namespace {
 
+using base::Loss;
 using Event = ReplyReceiver::Event;
 
 constexpr std::size_t kTrailerBytes = 2;  // CR LF after a bulk string
@@ -24,10 +25,6 @@ base::MutableBytes dropped_bytes() {
 
 Event broken(std::string why) {
   return {Event::Kind::kBroken, base::fail(base::Status::kL2Error, std::move(why))};
-}
-
-tl::unexpected<base::Error> lost(std::string why) {
-  return base::fail(base::Status::kValueLost, std::move(why));
 }
 
 }  // namespace
@@ -136,7 +133,7 @@ Event ReplyReceiver::read_head(const Expected* expected) {
 Event ReplyReceiver::begin_chunk(const Expected& expected, const ReplyHead& head) {
   const ChunkIdentity& identity = expected.identity;
   if (head.kind == ReplyHead::Kind::kNil) {
-    outcome_ = lost(fmt::format("chunk {}{}", identity.index, kMissing));
+    outcome_ = base::lost(Loss::kMissing, fmt::format("chunk {} is missing", identity.index));
     return finish();
   }
   if (head.kind != ReplyHead::Kind::kBulk) return broken("Redis sent a reply of another kind");
@@ -145,8 +142,9 @@ Event ReplyReceiver::begin_chunk(const Expected& expected, const ReplyHead& head
     drop(head.length + kTrailerBytes, StoredChunk());
   } else if (head.length <= kChunkHeaderBytes || head.length > most_bytes) {
     drop(head.length + kTrailerBytes,
-         lost(fmt::format("chunk {} has {} bytes; it can have {} to {}", identity.index,
-                          head.length, kChunkHeaderBytes + 1, most_bytes)));
+         base::lost(Loss::kChunkLength,
+                    fmt::format("chunk {} has {} bytes; it can have {} to {}", identity.index,
+                                head.length, kChunkHeaderBytes + 1, most_bytes)));
   } else {
     envelope_bytes_ = static_cast<std::size_t>(head.length);
     phase_ = Phase::kChunkHeader;
@@ -192,7 +190,7 @@ bool ReplyReceiver::read_payload() {
     chunk_->seal(form_.stored_bytes, digest);
     outcome_ = StoredChunk{form_.codec, raw_bytes_, form_.raw_digest, std::move(chunk_)};
   } else {
-    outcome_ = lost("a chunk's bytes do not have its digest");
+    outcome_ = base::lost(Loss::kChunkDigest, "a chunk's bytes do not have its digest");
   }
   chunk_.reset();
   phase_ = Phase::kTrailer;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "server/base/chunk.h"
+#include "server/base/loss.h"
 #include "server/base/types.h"
 
 namespace cistern::l2 {
@@ -21,11 +22,9 @@ using base::Bytes;
 using base::Duration;
 using base::Result;
 
-// A chunk that is not there is kValueLost with a message that ends so; with any other message it is
-// there, and damaged.
-inline constexpr std::string_view kMissing = " is missing";
+// Whether a chunk is not there; with any other loss it is there, and damaged.
 inline bool is_missing(const base::Error& error) {
-  return error.status == base::Status::kValueLost && error.message.ends_with(kMissing);
+  return error.status == base::Status::kValueLost && base::loss_of(error) == base::Loss::kMissing;
 }
 
 template <typename T>
@@ -112,6 +111,9 @@ class Store {
 
   // Whether an operation may be tried now; Error says why not (kL2Unavailable while it reconnects).
   virtual Result<void> available() const = 0;
+  // Whether the operator may call this daemon ready. Not less than available(): a store of several
+  // servers goes on without one of them, and says so elsewhere.
+  virtual Result<void> ready() const { return available(); }
 
   // Empty: the store says that nothing is there. An envelope that fails its checks is removed and
   // reported as kValueLost.

@@ -12,6 +12,7 @@ namespace {
 constexpr std::uint64_t kProgramBytes = 6 * proto::kMiB;
 constexpr std::uint64_t kMostAllocatorBytes = 32 * proto::kMiB;
 constexpr std::uint64_t kWorkerBytes = 512 * proto::kKiB;
+constexpr std::uint64_t kL2ThreadBytes = 64 * proto::kKiB;  // of its stack what is touched
 constexpr std::uint64_t kMostSpareChunkBytes = 4 * proto::kMiB;
 constexpr std::uint64_t kL2WriteBytesPerWorker = 4 * proto::kMiB;
 // So that a daemon with little memory can be talked to at all.
@@ -29,11 +30,12 @@ std::string mib(std::uint64_t bytes) {
 std::uint64_t base_bytes(const MemoryDemand& demand) {
   return kProgramBytes + std::min(demand.limit_bytes / 32, kMostAllocatorBytes) +
          demand.workers * (kWorkerBytes + demand.l2_connections * demand.l2_connection_bytes) +
+         demand.l2_threads * (kL2ThreadBytes + demand.l2_thread_bytes) +
          spare_chunk_bytes(demand.limit_bytes);
 }
 
 std::uint64_t l2_buffer_bytes(const MemoryDemand& demand) {
-  if (demand.l2_connections == 0) return 0;
+  if (demand.l2_connections == 0 && demand.l2_threads == 0) return 0;
   return std::min(demand.workers * kL2WriteBytesPerWorker, demand.limit_bytes / 16);
 }
 
@@ -43,6 +45,21 @@ struct Least {
   std::uint64_t sum() const { return base + l2_buffers + codec + connections + transfers + l1; }
 };
 
+std::string l2_part(const MemoryDemand& demand, const Least& least) {
+  if (demand.l2_threads > 0) {
+    return fmt::format(
+        " and {} threads that talk to L2 (l2.memcached.pool_threads), {} for small "
+        "values on their way there, {} to compress chunks (storage.compression.level and .threads)",
+        demand.l2_threads, mib(least.l2_buffers), mib(least.codec));
+  }
+  if (demand.l2_connections == 0) return {};
+  return fmt::format(
+      " and their {} connections each to L2 (l2.redis.connections_per_worker), "
+      "{} for small values on their way there, {} to compress chunks (storage.compression.level "
+      "and .threads)",
+      demand.l2_connections, mib(least.l2_buffers), mib(least.codec));
+}
+
 std::string does_not_fit(const MemoryDemand& demand, const Least& least) {
   return fmt::format(
       "memory.limit is {}, but {} are needed: {} for the program itself with {} workers "
@@ -50,14 +67,8 @@ std::string does_not_fit(const MemoryDemand& demand, const Least& least) {
       "limits.stream_window_bytes, or of two of storage.chunk_bytes), and {} for L1{}; raise "
       "memory.limit or lower {}",
       mib(demand.limit_bytes), mib(least.sum()), mib(least.base), demand.workers,
-      demand.l2_connections == 0
-          ? std::string()
-          : fmt::format(" and their {} connections each to L2 (l2.redis.connections_per_worker), "
-                        "{} for small values on their way there, {} to compress chunks "
-                        "(storage.compression.level and .threads)",
-                        demand.l2_connections, mib(least.l2_buffers), mib(least.codec)),
-      mib(least.connections), mib(least.transfers), kLeastWindows, mib(least.l1),
-      demand.l1_bytes ? " (l1.max_bytes)" : " at the least",
+      l2_part(demand, least), mib(least.connections), mib(least.transfers), kLeastWindows,
+      mib(least.l1), demand.l1_bytes ? " (l1.max_bytes)" : " at the least",
       demand.l1_bytes ? "l1.max_bytes" : "the others");
 }
 

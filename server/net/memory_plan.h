@@ -3,6 +3,7 @@
 //   base          6 MiB and a 32nd of the limit (at most 32 MiB more): program, allocator and what
 //                 it has free, logs; 512 KiB for each worker: stack, scratch, loop; for each
 //                 connection to L2 what the kernel and the client library may hold of it;
+//                 for each thread that talks to L2 the same and a stack;
 //                 and the spare chunks, 4 MiB or a 16th of the limit
 //   l2_buffers    with an L2, small values on their way there: 4 MiB for each worker, at most a
 //                 16th of the limit
@@ -38,6 +39,8 @@ struct MemoryDemand {
   unsigned l2_connections = 0;            // of each worker; 0 without an L2
   std::uint64_t l2_connection_bytes = 0;  // what one of them may hold
   std::uint64_t codec_bytes = 0;
+  unsigned l2_threads = 0;  // that talk to L2 for all workers; 0 where the workers do so themselves
+  std::uint64_t l2_thread_bytes = 0;  // what one of them may hold, connections and all
 };
 
 // kUsage when it doesn't fit; the message shows the sum and names the settings.

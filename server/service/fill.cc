@@ -217,7 +217,9 @@ void Fill::arrived(std::uint64_t index, Result<l2::StoredChunk> chunk) {
 
 void Fill::fail(Error error) {
   const auto self = shared_from_this();
-  if (error.status == Status::kValueLost) worker_.value_lost(*key_, meta_->version);
+  if (error.status == Status::kValueLost) {
+    worker_.value_lost(*key_, meta_->version, base::loss_of(error));
+  }
   Wakes wakes;
   {
     const std::lock_guard lock(mutex_);

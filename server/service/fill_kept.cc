@@ -16,8 +16,9 @@ void Fill::complete() {
   proto::ValueHasher hasher;
   for (const base::ChunkPtr& chunk : chunks) hasher.add(chunk->digest());
   if (hasher.finish(meta_->chunk_bytes, meta_->size) != meta_->digest) {
-    return fail(
-        {Status::kValueLost, "the chunks in the second tier do not have the value's digest"});
+    return fail(base::lost(base::Loss::kValueDigest,
+                           "the chunks in the second tier do not have the value's digest")
+                    .value());
   }
   const auto self = shared_from_this();
   base::ValuePtr value = publish(std::move(chunks));

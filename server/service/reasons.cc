@@ -85,6 +85,9 @@ void NotingStore::get_manifest(std::string key, l2::Callback<std::optional<l2::M
   const std::uint64_t hash = base::hash_key(proto::as_bytes(key));
   store_.get_manifest(std::move(key), [to = to_, hash, done = std::move(done)](
                                           base::Result<std::optional<l2::Manifest>> manifest) {
+    if (!manifest && manifest.error().status == Status::kValueLost) {
+      to.metrics.count_lost(base::loss_of(manifest.error()));
+    }
     if (!manifest) note_failure(to, hash, manifest.error(), {.reason = Reason::kCorrupt});
     done(std::move(manifest));
   });

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "server/base/loop.h"
+#include "server/base/metrics.h"
 #include "server/base/reason_table.h"
 #include "server/l2/store.h"
 
@@ -42,14 +43,15 @@ base::ReasonTable::Memory join(const base::ReasonTable::Memory& l1,
                                const base::ReasonTable::Memory& service);
 
 // A store that notes what another one answers: that it can't be asked, that values are lost, that
-// keys were removed. All else is passed on. What a PUT was refused for is noted where it is
-// answered.
+// keys were removed, and counts the manifests that are lost. All else is passed on. What a PUT was
+// refused for is noted where it is answered.
 class NotingStore final : public l2::Store {
  public:
-  NotingStore(l2::Store& store, Reasons& reasons, base::Loop& loop)
-      : store_(store), to_{reasons, loop} {}
+  NotingStore(l2::Store& store, Reasons& reasons, base::Loop& loop, base::WorkerMetrics& metrics)
+      : store_(store), to_{reasons, loop, metrics} {}
 
   base::Result<void> available() const override { return store_.available(); }
+  base::Result<void> ready() const override { return store_.ready(); }
   void get_manifest(std::string key, l2::Callback<std::optional<l2::Manifest>> done) override;
   void get_stamp(std::string key, l2::Callback<std::optional<l2::Stamp>> done) override {
     store_.get_stamp(std::move(key), std::move(done));
@@ -79,6 +81,7 @@ class NotingStore final : public l2::Store {
   struct To {
     Reasons& reasons;
     base::Loop& loop;
+    base::WorkerMetrics& metrics;
   };
 
  private:

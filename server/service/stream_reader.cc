@@ -111,9 +111,10 @@ bool StreamReader::verify(proto::ChunkDigest digest) {
   if (index_ + 1 < reading_.end || hasher_->finish(meta.chunk_bytes, meta.size) == meta.digest) {
     return true;
   }
-  reading_.worker->value_lost(*reading_.key, meta.version);
-  error_ =
-      Error{Status::kValueLost, "the chunks in the second tier do not have the value's digest"};
+  reading_.worker->value_lost(*reading_.key, meta.version, base::Loss::kValueDigest);
+  error_ = base::lost(base::Loss::kValueDigest,
+                      "the chunks in the second tier do not have the value's digest")
+               .value();
   return false;
 }
 

@@ -7,20 +7,28 @@
 
 #include "server/base/log.h"
 #include "server/base/rng.h"
+#include "server/service/edit.h"
+#include "server/service/l1_only.h"
 #include "server/service/reasons.h"
 
 namespace cistern::service {
 
 using std::chrono::milliseconds;
 
+// Of keys that are stored in L1 alone, once L2 is back: so many at a time, so that nobody else
+// waits for long.
+constexpr milliseconds kSettlePeriod{250};
+constexpr std::size_t kSettleKeys = 64;
+
 Worker::Worker(Shared& shared_state, base::Loop& the_loop, l2::Store* the_store,
                base::WorkerMetrics& the_metrics)
     : shared(shared_state),
       loop(the_loop),
       plain_store(the_store),
-      noting_store(the_store == nullptr ? nullptr
-                                        : std::make_unique<NotingStore>(
-                                              *the_store, *shared_state.reasons, the_loop)),
+      noting_store(the_store == nullptr
+                       ? nullptr
+                       : std::make_unique<NotingStore>(*the_store, *shared_state.reasons, the_loop,
+                                                       the_metrics)),
       store(noting_store.get()),
       metrics(the_metrics),
       options(shared_state.options),
@@ -135,12 +143,38 @@ Duration Worker::stay(std::uint64_t expires_at_ms, std::optional<base::TimePoint
   return stay == Duration::max() ? Duration{0} : stay;
 }
 
-void Worker::value_lost(const Key& key, base::Version version) {
+void Worker::value_lost(const Key& key, base::Version version, base::Loss why) {
+  metrics.count_lost(why);
   if (store != nullptr) store->discard(key.text, version);
   gate.change(key.bytes(), key.hash, [&] {
     cache.erase(key.bytes(), key.hash, {base::Condition::Kind::kIfVersion, version},
                 l1::Removal::kInvalidated, loop.now());
   });
+}
+
+void Worker::settle_soon() {
+  if (std::exchange(settling_, true)) return;
+  loop.after(kSettlePeriod, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->settle_some();
+  });
+}
+
+void Worker::settle_some() {
+  settling_ = false;
+  if (draining_ || shared.l1_only->size() == 0) return;
+  if (store->available()) {
+    for (const std::string& key : shared.l1_only->oldest(kSettleKeys)) {
+      // What fails is tried again, by the next turn or by who asks for the key.
+      make_settling(shared_from_this(), Key(proto::as_bytes(key)), [](const Result<void>&) {
+      })->begin();
+    }
+  }
+  settle_soon();
+}
+
+bool is_l2_failure(Status status) {
+  return status == Status::kL2Unavailable || status == Status::kL2Timeout ||
+         status == Status::kL2Busy || status == Status::kL2Error;
 }
 
 void Worker::invalidate(const Key& key) {

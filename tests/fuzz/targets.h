@@ -21,16 +21,20 @@ void server_conn(Bytes input);
 void client_conn(Bytes input);
 // The JSON checker.
 void json(Bytes input);
+// A manifest or a chunk's header as it lies in a second tier: what is accepted is within every
+// bound and says the same when it is written again; what isn't is a loss with its reason. The first
+// byte chooses which, and whether a manifest is given a digest that fits.
+void envelope(Bytes input);
+// What Redis answers on a connection for chunks, cut into pieces.
+void redis_replies(Bytes input);
 
 struct Target {
   std::string_view name;  // of its folder in corpus/
   void (*run)(Bytes);
 };
 inline constexpr Target kTargets[] = {
-    {"messages", messages},
-    {"server_conn", server_conn},
-    {"client_conn", client_conn},
-    {"json", json},
+    {"messages", messages}, {"server_conn", server_conn}, {"client_conn", client_conn},
+    {"json", json},         {"envelope", envelope},       {"redis_replies", redis_replies},
 };
 
 }  // namespace cistern::fuzz

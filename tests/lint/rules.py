@@ -28,6 +28,7 @@ PARTS = {
 LIBRARIES = {
     r"asio(\.hpp|/)": ["server/net", "server/l2", "client/cpp", "client/cli"],
     r"hiredis/": ["server/l2"],
+    r"libmemcached/": ["server/l2"],
     r"yaml-cpp/": ["config"],
     r"prometheus/": ["server/admin"],
     r"httplib\.h": ["server/admin"],

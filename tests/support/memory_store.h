@@ -64,6 +64,11 @@ class MemoryStore : public l2::Store {
   // The next commit or removal answers kUnknown, having happened or not.
   void unknown_next(bool happens) { unknown_.push_back(happens); }
   void set_available(bool available) { available_ = available; }
+  // While it's down it isn't available, and every operation fails (kL2Unavailable).
+  void set_down(bool down) {
+    available_ = !down;
+    is_down_ = down;
+  }
   std::size_t count(Step step) const {
     const auto found = counts_.find(step);
     return found == counts_.end() ? 0 : found->second;
@@ -162,6 +167,10 @@ class MemoryStore : public l2::Store {
       const base::Status status = failures.front();
       failures.pop_front();
       apply = [status]() -> base::Result<T> { return base::fail(status, "scripted"); };
+    } else if (is_down_) {
+      apply = []() -> base::Result<T> {
+        return base::fail(base::Status::kL2Unavailable, "scripted");
+      };
     }
     at(step, Point::kBefore, [this, step, done = std::move(done), apply = std::move(apply)] {
       at(step, Point::kAfter, [done, result = apply()] { done(result); });
@@ -179,7 +188,7 @@ class MemoryStore : public l2::Store {
   base::Result<l2::StoredChunk> read(const MemoryL2::ChunkName& name) {
     const auto found = l2_.chunks.find(name);
     if (found == l2_.chunks.end() || found->second.expires_at <= loop_.now()) {
-      return base::fail(base::Status::kValueLost, "a chunk is missing");
+      return base::lost(base::Loss::kMissing, "a chunk is missing");
     }
     const base::Bytes bytes = found->second.chunk->bytes();
     const auto copy = base::Chunk::allocate(bytes.size());
@@ -231,6 +240,7 @@ class MemoryStore : public l2::Store {
   base::Loop& loop_;
   const base::Duration provisional_ttl_;
   bool available_ = true;
+  bool is_down_ = false;
   std::set<std::pair<Step, Point>> paused_;
   std::map<std::pair<Step, Point>, std::deque<base::Task>> held_;
   std::map<Step, std::deque<base::Status>> failures_;

@@ -248,4 +248,21 @@ void Process::join_output() {
 
 std::string program(const std::string& name) { return std::string(CISTERN_BIN_DIR) + "/" + name; }
 
+void wait_until_stopped(pid_t pid) {
+  const auto is_stopped = [pid] {
+    std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+    std::string line;
+    std::getline(stat, line);
+    const std::size_t close = line.rfind(')');
+    return close != std::string::npos && close + 2 < line.size() && line[close + 2] == 'T';
+  };
+  const auto until = std::chrono::steady_clock::now() + Millis(10'000);
+  while (!is_stopped()) {
+    if (std::chrono::steady_clock::now() > until) {
+      throw std::runtime_error("the process does not stop: " + std::to_string(pid));
+    }
+    std::this_thread::sleep_for(Millis(1));
+  }
+}
+
 }  // namespace cistern::testing

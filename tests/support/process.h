@@ -119,6 +119,9 @@ struct Finished {
 };
 Finished run(std::vector<std::string> argv, Millis patience, const ProcessOptions& options = {});
 
+// Waits until a process that was sent SIGSTOP has stopped. Throws std::runtime_error.
+void wait_until_stopped(pid_t pid);
+
 // A path in the build's folder of programs.
 std::string program(const std::string& name);
 

@@ -11,7 +11,6 @@
 #include <charconv>
 #include <chrono>
 #include <csignal>
-#include <fstream>
 #include <stdexcept>
 #include <thread>
 
@@ -44,15 +43,6 @@ RedisReply copy(const redisReply& from) {
       to.text.assign(from.str, static_cast<std::size_t>(from.len));
   }
   return to;
-}
-
-// 'T' when it is stopped; 0 when it can't be read.
-char process_state(pid_t pid) {
-  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
-  std::string line;
-  std::getline(stat, line);
-  const std::size_t close = line.rfind(')');
-  return close == std::string::npos || close + 2 >= line.size() ? '\0' : line[close + 2];
 }
 
 }  // namespace
@@ -152,11 +142,7 @@ void RedisServer::kill() {
 
 void RedisServer::freeze() {
   process_->signal(SIGSTOP);
-  const auto until = steady_clock::now() + kPatience;
-  while (process_state(pid()) != 'T') {
-    if (steady_clock::now() > until) throw std::runtime_error("redis-server does not stop");
-    std::this_thread::sleep_for(Millis(1));
-  }
+  wait_until_stopped(pid());
 }
 
 void RedisServer::thaw() { process_->signal(SIGCONT); }

@@ -37,6 +37,7 @@ class AdminTest : public testing::Test {
     };
     sources_.loop_silence = [this] { return silence_; };
     sources_.l2_ready = [this] { return l2_; };
+    sources_.breakers = {breaker_};
     sources_.state = State::kServing;
   }
 
@@ -54,6 +55,7 @@ class AdminTest : public testing::Test {
   WorkerMetrics workers_[2];
   base::Duration silence_{0};
   base::Result<void> l2_;
+  const std::shared_ptr<l2::Breaker> breaker_ = l2::Breaker::make("tcp://r:1/0");
   Sources sources_;
 };
 
@@ -85,6 +87,7 @@ TEST_F(AdminTest, RefusesAPortThatIsTaken) {
 }
 
 TEST_F(AdminTest, SumsOverTheWorkers) {
+  breaker_->connect_failed({}, "connection refused");
   workers_[0].count_request(base::Op::kGet, proto::Status::kOk, std::chrono::microseconds(20));
   workers_[1].count_request(base::Op::kGet, proto::Status::kOk, std::chrono::milliseconds(3));
   workers_[1].count_request(base::Op::kPut, proto::Status::kNoRoom, std::chrono::seconds(100));
@@ -103,6 +106,9 @@ TEST_F(AdminTest, SumsOverTheWorkers) {
   has("cistern_connection_ends_total{reason=\"idle\"} 4");
   has("cistern_l1_budget_bytes 8388608");
   has("cistern_l2_up 1");
+  has("cistern_l2_breaker_state{endpoint=\"tcp://r:1/0\"} 1");
+  has("cistern_l2_breaker_opens_total{endpoint=\"tcp://r:1/0\"} 1");
+  has("cistern_l2_breaker_probes_total{endpoint=\"tcp://r:1/0\"} 0");
   // Buckets are cumulative, and the last one has all.
   has("cistern_request_duration_seconds_count{op=\"get\"} 2");
   EXPECT_TRUE(std::regex_search(
@@ -121,6 +127,10 @@ TEST_F(AdminTest, ReadinessGivesItsReasons) {
   const auto json = nlohmann::json::parse(lost.body);
   EXPECT_EQ(json["reasons"][0]["reason"], "l2_unreachable");
   EXPECT_EQ(json["reasons"][0]["text"], "no \"route\"");
+  sources_.serves_without_l2 = true;
+  const Health degraded = readiness(sources_);
+  EXPECT_EQ(degraded.status, 200);
+  EXPECT_EQ(nlohmann::json::parse(degraded.body)["degraded"][0]["reason"], "l2_unreachable");
   sources_.state = State::kDraining;
   EXPECT_NE(readiness(sources_).body.find("draining"), std::string::npos);
   sources_.state = State::kStarting;
@@ -151,6 +161,7 @@ TEST_F(AdminTest, StatsFitOneFrame) {
 
 // METRICS.md has a row for each metric that exists, and for no other:
 // | `name` | type | labels | unit | help |
+// and one for each reason for which a value is lost.
 TEST_F(AdminTest, ThePageHasEveryMetric) {
   std::ifstream file(std::string(CISTERN_SOURCE_DIR) + "/server/admin/METRICS.md");
   ASSERT_TRUE(file);
@@ -169,6 +180,9 @@ TEST_F(AdminTest, ThePageHasEveryMetric) {
         << info.unit << " | " << info.help << " |";
     expected.insert(row.str());
   }
+#define CISTERN_LOSS(enumerator, label, help) expected.insert("| `" label "` | " help " |");
+#include "server/base/loss.def"
+#undef CISTERN_LOSS
   for (const std::string& row : expected) EXPECT_TRUE(rows.contains(row)) << "missing: " << row;
   for (const std::string& row : rows) EXPECT_TRUE(expected.contains(row)) << "no such: " << row;
 }
@@ -180,6 +194,7 @@ TEST_F(AdminTest, CollectsWhatTheTableSays) {
     EXPECT_TRUE(table.emplace(info.name, info).second) << info.name << " twice";
   }
   for (WorkerMetrics& worker : workers_) worker.count_put_rejected(proto::Status::kNoRoom);
+  for (WorkerMetrics& worker : workers_) worker.count_lost(base::Loss::kMissing);
   std::set<std::string> collected;
   for (const prometheus::MetricFamily& family : Metrics(sources_).Collect()) {
     ASSERT_TRUE(table.contains(family.name)) << family.name;

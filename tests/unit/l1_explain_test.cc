@@ -1,4 +1,6 @@
 // What L1 says of a key: where it stands, and by which way it left.
+#include <map>
+#include <set>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -108,30 +110,48 @@ TEST(Explain, AgesThatWrapSaySo) {
   EXPECT_EQ(resident->age_wraps, kBornWraps);
 }
 
+// Keys of which none takes another's place in a table of reasons, whatever its size: hashes have a
+// random seed.
+class Apart {
+ public:
+  std::string operator()(const std::string& base) {
+    const auto known = names_.find(base);
+    if (known != names_.end()) return known->second;
+    std::string name = base;
+    while (!slots_.insert(static_cast<std::uint8_t>(L1::hash(name) % 64)).second) name += '.';
+    return names_[base] = name;
+  }
+
+ private:
+  std::set<std::uint8_t> slots_;
+  std::map<std::string, std::string> names_;
+};
+
 TEST(Explain, RemembersEachWayOut) {
   L1 l1(4 * kMiB);
+  Apart name;
   const auto remove = [&](std::string_view key, Removal removal) {
     l1.put(key, "value", {.version = 9});
     l1.cache.erase(proto::as_bytes(key), L1::hash(key), kAny, removal, l1.now);
   };
-  remove("deleted", Removal::kDeleted);
-  remove("replaced", Removal::kReplaced);
-  remove("invalidated", Removal::kInvalidated);
-  l1.put("expired", "value", {.ttl_ms = 1000});
-  l1.put("swept", "value", {.ttl_ms = 1000});
-  l1.put("met", "value", {.ttl_ms = 1000});
+  remove(name("deleted"), Removal::kDeleted);
+  remove(name("replaced"), Removal::kReplaced);
+  remove(name("invalidated"), Removal::kInvalidated);
+  l1.put(name("expired"), "value", {.ttl_ms = 1000});
+  l1.put(name("swept"), "value", {.ttl_ms = 1000});
+  l1.put(name("met"), "value", {.ttl_ms = 1000});
   l1.pass(2s);
-  EXPECT_EQ(l1.get("expired"), "absent");
-  l1.put("met", "value", {.condition = {base::Condition::Kind::kIfVersion, 1}});
+  EXPECT_EQ(l1.get(name("expired")), "absent");
+  l1.put(name("met"), "value", {.condition = {base::Condition::Kind::kIfVersion, 1}});
   l1.cache.sweep(1000, l1.now);
-  EXPECT_EQ(gone(l1, "deleted"), Reason::kDeleted);
-  EXPECT_EQ(gone(l1, "replaced"), Reason::kReplaced);
-  EXPECT_EQ(gone(l1, "invalidated"), Reason::kInvalidated);
-  EXPECT_EQ(gone(l1, "expired"), Reason::kExpired);
-  EXPECT_EQ(gone(l1, "swept"), Reason::kExpired);
-  EXPECT_EQ(gone(l1, "met"), Reason::kExpired);
+  EXPECT_EQ(gone(l1, name("deleted")), Reason::kDeleted);
+  EXPECT_EQ(gone(l1, name("replaced")), Reason::kReplaced);
+  EXPECT_EQ(gone(l1, name("invalidated")), Reason::kInvalidated);
+  EXPECT_EQ(gone(l1, name("expired")), Reason::kExpired);
+  EXPECT_EQ(gone(l1, name("swept")), Reason::kExpired);
+  EXPECT_EQ(gone(l1, name("met")), Reason::kExpired);
   EXPECT_EQ(gone(l1, "never"), std::nullopt);
-  const base::Event last = explain(l1, "deleted").memory.last.value();
+  const base::Event last = explain(l1, name("deleted")).memory.last.value();
   EXPECT_EQ(last.size, 5u);
   EXPECT_EQ(last.version, 9u);
   EXPECT_EQ(l1.now - last.at, 2s);

@@ -14,6 +14,7 @@ namespace cistern::l2 {
 namespace {
 
 using base::Bytes;
+using base::Loss;
 using base::Status;
 using proto::as_bytes;
 using proto::as_text;
@@ -60,6 +61,14 @@ void expect_same(const Manifest& a, const Manifest& b) {
 Status status_of(std::string_view key, std::string_view stored) {
   const auto decoded = decode_manifest(as_bytes(key), as_bytes(stored));
   return decoded ? Status::kOk : decoded.error().status;
+}
+
+// Empty when it is accepted.
+std::optional<Loss> loss_of(std::string_view key, std::string_view stored) {
+  const auto decoded = decode_manifest(as_bytes(key), as_bytes(stored));
+  if (decoded) return std::nullopt;
+  EXPECT_EQ(decoded.error().status, Status::kValueLost);
+  return base::loss_of(decoded.error());
 }
 
 // A manifest that carries `json`, with a digest that fits, as only a writer with a defect or an
@@ -289,6 +298,53 @@ TEST(ChunkEnvelope, ACompressedChunkIsSmallerThanItsBytes) {
     EXPECT_FALSE(decoded(static_cast<Codec>(codec), 999)) << codec;
     EXPECT_FALSE(decoded(static_cast<Codec>(codec), 1000)) << codec;
   }
+}
+
+TEST(ManifestEnvelope, SaysWhyItIsRefused) {
+  const Manifest manifest = inline_manifest("some value");
+  const std::string stored = encode_manifest(as_bytes("key"), manifest);
+  const std::uint64_t version = manifest.meta.version;
+  const auto with = [&](std::size_t at, char byte) {
+    std::string changed = stored;
+    changed[at] = byte;
+    return changed;
+  };
+  EXPECT_EQ(loss_of("key", stored), std::nullopt);
+  EXPECT_EQ(loss_of("key", with(0, 'X')), Loss::kMagic);
+  for (const char envelope : {'\0', '\1', '\3', '\xff'}) {
+    EXPECT_EQ(loss_of("key", with(4, envelope)), Loss::kEnvelopeVersion);
+  }
+  EXPECT_EQ(loss_of("key", with(5, '\3')), Loss::kFlags);
+  EXPECT_EQ(loss_of("key", with(6, '\1')), Loss::kFlags);
+  EXPECT_EQ(loss_of("key", with(31, '\x7f')), Loss::kField) << "an absurd expiry";
+  EXPECT_EQ(loss_of("key", with(35, '\x7f')), Loss::kLength) << "a header that ends elsewhere";
+  EXPECT_EQ(loss_of("key", with(39, '\x7f')), Loss::kLength);
+  EXPECT_EQ(loss_of("key", stored.substr(0, 20)), Loss::kLength);
+  EXPECT_EQ(loss_of("key", stored + "x"), Loss::kLength);
+  EXPECT_EQ(loss_of("key", with(9, 'x')), Loss::kManifestDigest);
+  EXPECT_EQ(loss_of("key", with(kManifestFixedBytes + 3, 'x')), Loss::kManifestDigest);
+  EXPECT_EQ(loss_of("key", with(stored.size() - 1, 'x')), Loss::kInlineDigest);
+  EXPECT_EQ(loss_of("other", stored), Loss::kOtherKey);
+  EXPECT_EQ(loss_of("key", forged("[]", version, 11, "", false)), Loss::kJson);
+  EXPECT_EQ(loss_of("key", forged("{}", version, 11, "", false)), Loss::kField);
+  const std::string large = encode_manifest(as_bytes("key"), chunked_manifest());
+  const std::string json = large.substr(kManifestFixedBytes);
+  EXPECT_EQ(loss_of("key", forged(json, version, 12, "", false)), Loss::kContradiction);
+}
+
+TEST(ChunkEnvelope, SaysWhyItIsRefused) {
+  const ChunkIdentity identity{0x1122334455667788, chunk_key_hash(as_bytes("key")), 7, 1000};
+  const auto why = [&](const ChunkIdentity& claimed, const ChunkForm& form, std::uint64_t bytes) {
+    const auto refused = decode_chunk_header(identity, encode_chunk_header(claimed, form), bytes);
+    return refused ? std::optional<Loss>() : base::loss_of(refused.error());
+  };
+  const ChunkForm raw{Codec::kRaw, 1000, 5, 5};
+  EXPECT_EQ(why(identity, raw, kChunkHeaderBytes + 1000), std::nullopt);
+  EXPECT_EQ(why(identity, raw, kChunkHeaderBytes + 999), Loss::kChunkLength);
+  EXPECT_EQ(why(identity, {Codec::kRaw, 999, 5, 5}, kChunkHeaderBytes + 999), Loss::kChunkForm);
+  ChunkIdentity other = identity;
+  other.index = 8;
+  EXPECT_EQ(why(other, raw, kChunkHeaderBytes + 1000), Loss::kChunkHeader);
 }
 
 TEST(ManifestEnvelope, ItsStampIsTheVersionAndTheExpiry) {

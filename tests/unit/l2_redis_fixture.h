@@ -184,7 +184,7 @@ class StoreFixture : public ::testing::Test {
 
   AsioLoop loop;
   base::WorkerMetrics metrics;
-  std::unique_ptr<RedisStore> store;
+  std::unique_ptr<Store> store;
 };
 
 }  // namespace cistern::l2
