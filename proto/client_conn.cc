@@ -1,6 +1,7 @@
 #include "proto/client_conn.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -41,9 +42,11 @@ std::uint32_t ClientConn::open(Request request) {
 }
 
 std::uint32_t ClientConn::get(const GetRequest& request) {
-  const std::uint32_t id = open(Request{.type = Type::kGet, .credit = request.credit_bytes});
+  const std::uint32_t id = open(Request{
+      .type = Type::kGet, .compressed = request.compressed, .credit = request.credit_bytes});
   GetRequest bounded = request;
-  const auto largest = max_frame_bytes_ - static_cast<std::uint32_t>(kChunkDigestBytes);
+  const auto head_bytes = kChunkDigestBytes + (request.compressed ? kCompressedEndBytes : 0);
+  const auto largest = max_frame_bytes_ - static_cast<std::uint32_t>(head_bytes);
   if (bounded.frame_bytes == 0 || bounded.frame_bytes > largest) bounded.frame_bytes = largest;
   encode(outbox_.control(), id, bounded);
   return id;
@@ -95,7 +98,9 @@ std::uint32_t ClientConn::explain(const KeyRequest& request) {
 void ClientConn::grant(std::uint32_t id, std::uint32_t bytes) {
   const auto found = requests_.find(id);
   if (found == requests_.end() || found->second.cancelled) return;
-  found->second.credit += bytes;
+  const std::uint64_t paid = std::min<std::uint64_t>(bytes, found->second.owed);
+  found->second.owed -= paid;
+  found->second.credit += bytes - paid;
   encode_credit(outbox_.control(), id, bytes);
 }
 
@@ -143,7 +148,7 @@ void ClientConn::process() {
         const std::uint32_t id = reader_.header().id;
         const auto found = requests_.find(id);
         if (found == requests_.end() || found->second.cancelled) break;
-        found->second.received += reader_.data_bytes();
+        received(found->second);
         handler_.on_data_done(id, reader_.data_bytes(), reader_.chunk_end());
         break;
       }
@@ -177,6 +182,7 @@ void ClientConn::on_welcome(Bytes payload) {
   server_name_ = welcome->name;
   welcome_ = *welcome;
   welcome_->name = server_name_;
+  if ((welcome_->features & kFeatureCompressed) != 0) reader_.take_compressed();
   handler_.on_welcome(*welcome_);
 }
 
@@ -291,6 +297,11 @@ void ClientConn::on_value(std::uint32_t id, Request& request, Bytes payload) {
     if (wanted) handler_.on_value(id, *head);
     return;
   }
+  const bool compressed = (head->flags & kCompressed) != 0;
+  if (compressed && !request.compressed) {
+    return fail(Error{Status::kProtocolError, "compressed chunks that were not asked for"});
+  }
+  request.compressed = compressed;
   request.expected = cover;
   request.chunk_bytes = head->chunk_bytes;
   request.value_bytes = head->size;
@@ -342,6 +353,7 @@ std::optional<Error> ClientConn::check_data(const Request& request) const {
     return Error{Status::kProtocolError, fmt::format("the server sent {} bytes with a credit of {}",
                                                      bytes, request.credit)};
   }
+  if (reader_.compressed() || request.in_compressed > 0) return check_compressed(request);
   const std::uint64_t left = request.expected->length - request.received;
   const std::uint64_t in_chunk = request.received % request.chunk_bytes;
   if (bytes > left || bytes > request.chunk_bytes - in_chunk) {
@@ -352,6 +364,41 @@ std::optional<Error> ClientConn::check_data(const Request& request) const {
     return Error{Status::kProtocolError, "a DATA frame marks the end of a chunk wrongly"};
   }
   return std::nullopt;
+}
+
+// Of a frame of a compressed chunk, or of one that follows such a frame in its chunk.
+std::optional<Error> ClientConn::check_compressed(const Request& request) const {
+  const std::uint64_t left = request.expected->length - request.received;
+  const std::uint64_t raw_bytes = std::min<std::uint64_t>(left, request.chunk_bytes);
+  const bool begins = request.received % request.chunk_bytes == 0;
+  if (!request.compressed || !reader_.compressed() || !begins) {
+    return Error{Status::kProtocolError, "a DATA frame of a compressed chunk is out of place"};
+  }
+  if (request.in_compressed + reader_.data_bytes() >= raw_bytes) {
+    return Error{Status::kProtocolError, "a compressed chunk is not smaller than its raw bytes"};
+  }
+  if (reader_.chunk_end() && reader_.compressed_end().raw_bytes != raw_bytes) {
+    return Error{Status::kProtocolError,
+                 fmt::format("a compressed chunk of {} bytes where one of {} is due",
+                             reader_.compressed_end().raw_bytes, raw_bytes)};
+  }
+  return std::nullopt;
+}
+
+// A whole DATA frame, which was within the credit.
+void ClientConn::received(Request& request) {
+  if (!reader_.compressed()) {
+    request.received += reader_.data_bytes();
+    return;
+  }
+  request.in_compressed += reader_.data_bytes();
+  if (!reader_.chunk_end()) return;
+  const std::uint32_t raw_bytes = reader_.compressed_end().raw_bytes;
+  const std::uint64_t rest = raw_bytes - std::exchange(request.in_compressed, 0);
+  const std::uint64_t covered = std::min(rest, request.credit);
+  request.credit -= covered;
+  request.owed += rest - covered;
+  request.received += raw_bytes;
 }
 
 // --------------------------------------------------------------------------------------- Output

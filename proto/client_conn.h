@@ -58,6 +58,7 @@ class ClientConn : private Outbox::Streams {
   // caller has checked keys, metadata and inline bytes against kMaxKeyBytes, kMaxMetadataBytes and
   // kMaxInlineBytes at least, and against WELCOME's limits when they are known.
   void hello(std::string_view name);
+  // request.compressed only where WELCOME has kFeatureCompressed.
   // request.frame_bytes is lowered to what this side reads; 0 asks for that.
   std::uint32_t get(const GetRequest& request);
   // Streamed unless request.is_inline; `source` of the bytes is Handler::next_piece, which is asked
@@ -69,6 +70,9 @@ class ClientConn : private Outbox::Streams {
   std::uint32_t touch(const TouchRequest& request);
   std::uint32_t ping(Bytes payload);
   std::uint32_t stats();
+  // Of the DATA frame that Handler::on_data_target() or on_data_done() is told of.
+  bool compressed() const { return reader_.compressed(); }
+  const CompressedEnd& compressed_end() const { return reader_.compressed_end(); }
   // Only where WELCOME has kFeatureExplain.
   std::uint32_t explain(const KeyRequest& request);
   // More credit for a GET: only for memory that is reserved.
@@ -101,7 +105,10 @@ class ClientConn : private Outbox::Streams {
   struct Request {
     Type type = Type::kPing;
     bool cancelled = false;
+    bool compressed = false;          // of a GET: asked for, then announced
     std::uint64_t credit = 0;         // of a GET: granted and not used
+    std::uint64_t owed = 0;           // spent beyond that, by the end of a compressed chunk
+    std::uint64_t in_compressed = 0;  // bytes of the compressed chunk that is arriving
     std::optional<Range> expected{};  // of a GET after its VALUE: what follows
     std::uint32_t chunk_bytes = 0;
     std::uint64_t value_bytes = 0;  // of the whole value
@@ -121,6 +128,8 @@ class ClientConn : private Outbox::Streams {
   void on_end(std::uint32_t id, Request& request, Bytes payload);
   void on_data();
   std::optional<Error> check_data(const Request& request) const;
+  std::optional<Error> check_compressed(const Request& request) const;
+  void received(Request& request);
   void fail(const Error& error);
 
   Handler& handler_;

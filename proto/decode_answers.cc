@@ -44,9 +44,9 @@ Result<ValueHead> decode_value(Bytes payload) {
   message.chunk_bytes = cursor.integer<std::uint32_t>();
   cursor.integer<std::uint32_t>();
   const Bytes area = cursor.bytes(head.tlv_bytes);
-  const Result<Items> items =
-      finish_head(cursor, Type::kValue, head.flags, area,
-                  bit(Tlv::kMetadata) | bit(Tlv::kCover) | bit(Tlv::kAge), tail_of(head.flags));
+  const Result<Items> items = finish_head(cursor, Type::kValue, head.flags, area,
+                                          bit(Tlv::kMetadata) | bit(Tlv::kCover) | bit(Tlv::kAge),
+                                          tail_of(head.flags), kCompressed);
   if (!items) return tl::unexpected<Error>(items.error());
   message.metadata = items->metadata;
   message.cover = items->cover;

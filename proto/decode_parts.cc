@@ -98,10 +98,10 @@ tl::unexpected<Error> long_payload(Type type, std::size_t left) {
 }
 
 Result<Items> finish_head(const Cursor& cursor, Type type, std::uint32_t flags, Bytes area,
-                          std::uint32_t known, Tail tail) {
+                          std::uint32_t known, Tail tail, std::uint32_t known_critical_flags) {
   if (!cursor.ok()) return short_payload(type);
   if (is_plain(cursor, flags, area) && cursor.left() == 0) return Items();
-  if (const Result<void> checked = check_flags(flags); !checked) {
+  if (const Result<void> checked = check_flags(flags & ~known_critical_flags); !checked) {
     return tl::unexpected<Error>(checked.error());
   }
   if (tail == Tail::kNothing && cursor.left() > 0) return long_payload(type, cursor.left());

@@ -120,7 +120,8 @@ inline bool is_plain(const Cursor& cursor, std::uint32_t flags, Bytes area) {
 // Checks that the cursor read nothing past the end, that nothing is left, the flags, and the items.
 // `known` is a set of bit()s: the items that this message may carry.
 Result<Items> finish_head(const Cursor& cursor, Type type, std::uint32_t flags, Bytes area,
-                          std::uint32_t known, Tail tail = Tail::kNothing);
+                          std::uint32_t known, Tail tail = Tail::kNothing,
+                          std::uint32_t known_critical_flags = 0);
 
 inline Tail tail_of(std::uint32_t flags) {
   return (flags & kValueInline) != 0 ? Tail::kInlineValue : Tail::kNothing;

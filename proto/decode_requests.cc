@@ -35,10 +35,12 @@ Result<GetRequest> decode_get(Bytes payload) {
   const Bytes area = cursor.bytes(head.tlv_bytes);
   if (is_plain(cursor, head.flags, area) && cursor.left() == 0) return message;
   const Result<Items> items =
-      finish_head(cursor, Type::kGet, head.flags, area, bit(Tlv::kRange) | bit(Tlv::kIfChanged));
+      finish_head(cursor, Type::kGet, head.flags, area, bit(Tlv::kRange) | bit(Tlv::kIfChanged),
+                  Tail::kNothing, kCompressed);
   if (!items) return tl::unexpected<Error>(items.error());
   message.range = items->range;
   message.if_changed = items->if_changed;
+  message.compressed = (head.flags & kCompressed) != 0;
   return message;
 }
 

@@ -117,7 +117,8 @@ void encode(Out& out, const Welcome& message) {
 
 void encode(Out& out, std::uint32_t id, const GetRequest& message) {
   FrameWriter frame(out, Type::kGet, id);
-  frame.integer(kZero32).length<std::uint16_t>(message.key.size()).integer(kZero16);
+  frame.integer(message.compressed ? kCompressed : kZero32);
+  frame.length<std::uint16_t>(message.key.size()).integer(kZero16);
   frame.integer(message.credit_bytes).integer(message.frame_bytes).bytes(message.key);
   frame.tlv_begin(6);
   if (message.range) frame.tlv(Tlv::kRange, *message.range);
@@ -223,6 +224,23 @@ void encode_data_head(Out& out, std::uint32_t id, std::size_t value_bytes,
                             .flags = chunk_end ? kFlagChunkEnd : std::uint8_t{0},
                             .id = id});
   if (chunk_end) store_le(out.data() + at + kHeaderBytes, *chunk_end);
+}
+
+void encode_compressed_head(Out& out, std::uint32_t id, std::size_t stored_bytes,
+                            std::optional<ChunkDigest> chunk_end,
+                            const std::optional<CompressedEnd>& end) {
+  const std::size_t at = out.size();
+  const std::size_t extra = end ? kCompressedEndBytes : 0;
+  encode_data_head(out, id, stored_bytes + extra, chunk_end);
+  FrameHeader header = decode_header(out.data() + at);
+  header.flags |= kFlagCompressed;
+  encode_header(out.data() + at, header);
+  if (!end) return;
+  const std::size_t end_at = out.size();
+  out.resize(end_at + kCompressedEndBytes);
+  store_le(out.data() + end_at, end->stored_digest);
+  store_le(out.data() + end_at + 8, end->raw_bytes);
+  store_le(out.data() + end_at + 12, std::uint32_t{0});
 }
 
 void encode_plain(Out& out, std::uint32_t id, Type type, Bytes payload) {

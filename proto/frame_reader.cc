@@ -81,20 +81,25 @@ FrameReader::Event FrameReader::parse_head() {
     return take_data();
   }
   // The flags of a type that isn't known here can't be judged.
-  if (known != nullptr && (header_.flags & ~(is_data ? kFlagChunkEnd : 0)) != 0) {
+  if (known != nullptr && (header_.flags & ~(is_data ? data_flags_ : 0)) != 0) {
     return fail_with(
         Status::kProtocolError,
         fmt::format("a {} frame has unknown header flags {:#04x}", known->name, header_.flags));
   }
   if (is_data) {
     const bool ends_chunk = (header_.flags & kFlagChunkEnd) != 0;
-    const std::size_t digest_bytes = ends_chunk ? kChunkDigestBytes : 0;
+    const std::size_t digest_bytes =
+        !ends_chunk ? 0 : kChunkDigestBytes + (compressed() ? kCompressedEndBytes : 0);
     if (length <= digest_bytes) {
       return fail_with(Status::kProtocolError, "a DATA frame has no value bytes");
     }
     if (have < kHeaderBytes + digest_bytes) return Event::kNeedBytes;
     chunk_end_.reset();
     if (ends_chunk) chunk_end_ = load_le<ChunkDigest>(at + kHeaderBytes);
+    if (ends_chunk && compressed()) {
+      const std::byte* const end = at + kHeaderBytes + kChunkDigestBytes;
+      compressed_end_ = {load_le<ChunkDigest>(end), load_le<std::uint32_t>(end + 8)};
+    }
     begin_ += kHeaderBytes + digest_bytes;
     data_bytes_ = length - digest_bytes;
     left_ = data_bytes_;

@@ -37,6 +37,9 @@ class FrameReader {
   // by kMaxControlBytes.
   explicit FrameReader(std::uint32_t max_frame_bytes) : max_frame_bytes_(max_frame_bytes) {}
 
+  // From now on DATA frames may be of compressed chunks; before, that is an error.
+  void take_compressed() { data_flags_ |= kFlagCompressed; }
+
   // Begins or goes on with a burst: where the next bytes belong, in this order (either may be
   // empty). `scratch` has at least kScratchBytes and must be the same until finish(). Between this
   // and commit() nothing else may be called here: a stream that ends meanwhile takes the memory of
@@ -60,6 +63,9 @@ class FrameReader {
   // Of kData and kDataEnd.
   std::size_t data_bytes() const { return data_bytes_; }
   std::optional<ChunkDigest> chunk_end() const { return chunk_end_; }
+  // Whether they are a compressed chunk's; with chunk_end() then how that ends.
+  bool compressed() const { return (header_.flags & kFlagCompressed) != 0; }
+  const CompressedEnd& compressed_end() const { return compressed_end_; }
   // Memory that an incomplete frame takes between bursts.
   std::size_t kept_bytes() const { return carry_.capacity(); }
   // Of kError.
@@ -83,7 +89,9 @@ class FrameReader {
   bool discarding_ = false;
   FrameHeader header_;
   Bytes payload_;
+  std::uint8_t data_flags_ = kFlagChunkEnd;  // that are known
   std::optional<ChunkDigest> chunk_end_;
+  CompressedEnd compressed_end_;
   std::size_t data_bytes_ = 0;
   std::size_t left_ = 0;  // of the DATA or skipped frame
   MutableBytes target_;   // what is left to fill

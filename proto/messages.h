@@ -54,9 +54,21 @@ struct FrameHeader {
 };
 // Header flag of DATA: these are the last bytes of a chunk, and its digest stands before them.
 inline constexpr std::uint8_t kFlagChunkEnd = 0x01;
+// Header flag of DATA: these are bytes of a compressed chunk, as all frames of one are. At its end
+// what is below stands behind the digest.
+inline constexpr std::uint8_t kFlagCompressed = 0x02;
 
 FrameHeader decode_header(const std::byte* twelve_bytes);
 void encode_header(std::byte* twelve_bytes, const FrameHeader& header);
+
+// At the end of a compressed chunk, whose CHUNK_END digest is that of the raw bytes.
+struct CompressedEnd {
+  ChunkDigest stored_digest = 0;  // of the bytes that were sent
+  std::uint32_t raw_bytes = 0;    // more than those
+  bool operator==(const CompressedEnd&) const = default;
+};
+// Its bytes: the digest, the length, and 4 that are reserved.
+inline constexpr std::size_t kCompressedEndBytes = 16;
 
 // Flags of a head: those of the upper half are critical, and a receiver that doesn't know one
 // refuses the message; unknown ones of the lower half are ignored.
@@ -81,8 +93,9 @@ struct Range {
 };
 
 // Features, bits of HELLO and WELCOME.
-inline constexpr std::uint64_t kFeatureExplain = 0x1;  // the request EXPLAIN
-inline constexpr std::uint64_t kKnownFeatures = kFeatureExplain;
+inline constexpr std::uint64_t kFeatureExplain = 0x1;     // the request EXPLAIN
+inline constexpr std::uint64_t kFeatureCompressed = 0x2;  // GET with kCompressed
+inline constexpr std::uint64_t kKnownFeatures = kFeatureExplain | kFeatureCompressed;
 
 struct Hello {
   std::uint16_t version_min = kProtocolVersion;
@@ -109,6 +122,7 @@ struct GetRequest {
   std::uint32_t frame_bytes = 0;   // most value bytes in one DATA frame; 0: the server's choice
   std::optional<Range> range{};
   std::optional<std::uint64_t> if_changed{};  // version
+  bool compressed = false;                    // chunks may come as they lie in the second tier
 };
 struct PutRequest {
   Bytes key{};
@@ -136,6 +150,8 @@ inline constexpr std::uint32_t kValueInline = 0x1;    // VALUE: the payload is h
 inline constexpr std::uint32_t kValueDegraded = 0x2;  // the second tier could not be asked
 inline constexpr std::uint32_t kInL1 = 0x4;
 inline constexpr std::uint32_t kInL2 = 0x8;
+// GET, VALUE: chunks may come compressed. Critical.
+inline constexpr std::uint32_t kCompressed = 0x10000;
 
 struct ValueHead {
   std::uint32_t flags = 0;
@@ -204,6 +220,10 @@ void encode_credit(Out& out, std::uint32_t id, std::uint32_t bytes);
 // Header, and the digest if there is one, of a DATA frame; the value bytes follow by themselves.
 void encode_data_head(Out& out, std::uint32_t id, std::size_t value_bytes,
                       std::optional<ChunkDigest> chunk_end);
+// The same for a frame of a compressed chunk; `end` exactly where there is `chunk_end`.
+void encode_compressed_head(Out& out, std::uint32_t id, std::size_t stored_bytes,
+                            std::optional<ChunkDigest> chunk_end,
+                            const std::optional<CompressedEnd>& end);
 // PING, PONG, STATS_RESULT, EXPLANATION and CANCEL: the payload as it is.
 void encode_plain(Out& out, std::uint32_t id, Type type, Bytes payload);
 

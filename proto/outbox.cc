@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 namespace cistern::proto {
 
@@ -18,6 +19,9 @@ bool Outbox::add_credit(std::uint32_t id, std::uint64_t bytes) {
   const auto found = sending_.find(id);
   if (found == sending_.end()) return true;
   Sending& stream = found->second;
+  const std::uint64_t paid = std::min(bytes, stream.owed);
+  stream.owed -= paid;
+  bytes -= paid;
   if (bytes > kMaxCreditBytes - stream.credit) return false;
   stream.credit += bytes;
   enqueue(stream);
@@ -76,6 +80,18 @@ void Outbox::collect(Batch& batch, std::size_t enough_bytes) {
   }
 }
 
+// A compressed chunk costs as many bytes as the receiver has of it in the end.
+void Outbox::spend(Sending& stream, const Piece& piece) {
+  stream.credit -= piece.bytes.size;
+  if (!piece.compressed) return;
+  stream.in_chunk += piece.bytes.size;
+  if (!piece.chunk_end) return;
+  const std::uint64_t rest = piece.compressed_end.raw_bytes - std::exchange(stream.in_chunk, 0);
+  const std::uint64_t covered = std::min(rest, stream.credit);
+  stream.credit -= covered;
+  stream.owed += rest - covered;
+}
+
 void Outbox::send_from(std::uint32_t id, Batch& batch) {
   const Sending& stream = sending_.at(id);
   std::size_t bound = stream.frame_bytes;
@@ -92,12 +108,18 @@ void Outbox::send_from(std::uint32_t id, Batch& batch) {
     case Piece::Kind::kBytes: {
       const std::size_t size = piece.bytes.size;
       if (size == 0 || size > bound) std::abort();  // the source broke its contract
-      encode_data_head(control_, id, size, piece.chunk_end);
+      if (piece.compressed) {
+        encode_compressed_head(
+            control_, id, size, piece.chunk_end,
+            piece.chunk_end ? std::optional(piece.compressed_end) : std::optional<CompressedEnd>());
+      } else {
+        encode_data_head(control_, id, size, piece.chunk_end);
+      }
       ++frames_out_;
       flush_control(batch);
       batch.bytes += size;
+      spend(found->second, piece);
       batch.segments.push_back(std::move(piece.bytes));
-      found->second.credit -= size;
       enqueue(found->second);
       return;
     }

@@ -62,6 +62,9 @@ struct Piece {
   Kind kind = Kind::kWait;
   Segment bytes;
   std::optional<ChunkDigest> chunk_end;  // these are the last bytes of a chunk with this digest
+  // `bytes` are a compressed chunk's; with chunk_end, which is of the raw bytes, how that ends.
+  bool compressed = false;
+  CompressedEnd compressed_end{};
   End end;
   Error error;
 };
@@ -125,12 +128,15 @@ class Outbox {
   using Place = std::list<std::uint32_t>::iterator;
   struct Sending {
     std::uint64_t credit = 0;
+    std::uint64_t owed = 0;      // spent beyond the credit, by the end of a compressed chunk
+    std::uint64_t in_chunk = 0;  // of a compressed one: bytes that were sent of it
     std::size_t frame_bytes = 0;
     bool queued = false;  // its place is in turn_, else in idle_
     Place place{};
   };
   void enqueue(Sending& stream);
   void flush_control(Batch& batch);
+  static void spend(Sending& stream, const Piece& piece);
   void send_from(std::uint32_t id, Batch& batch);
 
   Streams& streams_;

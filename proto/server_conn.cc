@@ -123,7 +123,8 @@ void ServerConn::on_hello(Bytes payload) {
                                   hello->version_min, hello->version_max, kProtocolVersion)});
   }
   greeted_ = true;
-  features_ = hello->features & kKnownFeatures;
+  features_ = hello->features &
+              (limits_.compressed ? kKnownFeatures : kKnownFeatures & ~kFeatureCompressed);
   Welcome welcome;
   welcome.features = features_;
   welcome.max_value_bytes = limits_.max_value_bytes;
@@ -236,12 +237,14 @@ std::optional<Error> ServerConn::check_get(const GetRequest& request) const {
   if (request.range && request.range->length == 0) {
     return Error{Status::kBadRequest, "a range of 0 bytes"};
   }
+  if (request.compressed) return check_feature(kFeatureCompressed);
   return std::nullopt;
 }
 
 void ServerConn::on_get(std::uint32_t id, const GetRequest& request) {
   Stream& stream = *streams_.find(id);
-  const auto largest = limits_.max_frame_bytes - static_cast<std::uint32_t>(kChunkDigestBytes);
+  const auto head_bytes = kChunkDigestBytes + (request.compressed ? kCompressedEndBytes : 0);
+  const auto largest = limits_.max_frame_bytes - static_cast<std::uint32_t>(head_bytes);
   stream.frame_bytes = request.frame_bytes == 0 ? largest : std::min(request.frame_bytes, largest);
   stream.first_credit = request.credit_bytes;
   handler_.on_get(id, request);

@@ -33,7 +33,8 @@ struct ServerLimits {
   std::uint32_t max_metadata_bytes = 0;
   std::uint32_t max_streams = 0;
   std::uint32_t stream_window_bytes = 0;
-  std::string name;  // of the software, with its version
+  bool compressed = false;  // whether kFeatureCompressed is offered
+  std::string name;         // of the software, with its version
 };
 
 class ServerConn : private Outbox::Streams {

@@ -201,6 +201,7 @@ net::ServerOptions server_options(const config::Config& config, unsigned workers
   wire.max_streams = limits.max_streams_per_connection;
   wire.stream_window_bytes = static_cast<std::uint32_t>(
       std::max<std::uint64_t>(limits.stream_window_bytes, 2 * config.storage.chunk_bytes));
+  wire.compressed = config.l2.kind != config::L2Kind::kNone;
   wire.name = "cisternd/" + version;
   return options;
 }

@@ -110,6 +110,8 @@ void add_commands(CLI::App& app, Arguments& to, Raw& raw) {
   get->add_option("--range", raw.range,
                   "bytes A to B, both included; A-: from A on; -N: the last N")
       ->type_name("A-B");
+  get->add_flag("--compressed", to.compressed,
+                "let chunks come compressed, as the second tier has them, and decode them here");
 
   CLI::App* const remove = command("rm", "Remove a value", Command::kRemove);
   key(remove);

@@ -44,6 +44,7 @@ struct Arguments {
   bool if_absent = false;
   std::optional<Version> if_version;
   std::optional<ByteRange> range;
+  bool compressed = false;
 };
 
 // The arguments, or the status to end with after help, the version or an error was printed.

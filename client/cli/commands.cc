@@ -120,7 +120,7 @@ std::optional<Reader> open_suffix(Client& client, const Arguments& arguments) {
   for (int attempt = 0; attempt < 3; ++attempt) {
     const auto info = client.stat(arguments.key, {.timeout = arguments.timeout});
     if (!info) return std::nullopt;
-    ReadOptions options{.timeout = arguments.timeout};
+    ReadOptions options{.compressed = arguments.compressed, .timeout = arguments.timeout};
     if (info->size > arguments.range->suffix_bytes) {
       options.range = Range{.offset = info->size - arguments.range->suffix_bytes};
     }
@@ -138,7 +138,7 @@ std::optional<Reader> open_suffix(Client& client, const Arguments& arguments) {
 
 std::optional<Reader> open(Client& client, const Arguments& arguments) {
   if (arguments.range && !arguments.range->first) return open_suffix(client, arguments);
-  ReadOptions options{.timeout = arguments.timeout};
+  ReadOptions options{.compressed = arguments.compressed, .timeout = arguments.timeout};
   if (arguments.range) options.range = to_range(*arguments.range);
   return client.open(arguments.key, options);
 }

@@ -20,13 +20,20 @@ proto::MutableBytes Connection::on_data_target(std::uint32_t id, std::size_t byt
   if (request == nullptr) return {};
   receiving_ = id;
   request->on_moved();
+  if (conn_.compressed()) return request->on_compressed_target(bytes);
   return request->on_data_target(bytes);
 }
 
 void Connection::on_data_done(std::uint32_t id, std::size_t bytes,
                               std::optional<proto::ChunkDigest> chunk_end) {
   receiving_ = 0;
-  if (const auto request = find(id)) request->on_data_done(bytes, chunk_end);
+  const auto request = find(id);
+  if (request == nullptr) return;
+  if (conn_.compressed()) {
+    request->on_compressed_done(bytes, chunk_end, conn_.compressed_end());
+  } else {
+    request->on_data_done(bytes, chunk_end);
+  }
 }
 
 void Connection::on_end(std::uint32_t id, const proto::End& end) {

@@ -37,6 +37,7 @@ ValueInfo info_of(const Message& message) {
   info.chunk_bytes = message.chunk_bytes;
   info.in_l1 = (message.flags & proto::kInL1) != 0;
   info.in_l2 = (message.flags & proto::kInL2) != 0;
+  info.compressed = (message.flags & proto::kCompressed) != 0;
   info.degraded = (message.flags & proto::kValueDegraded) != 0;
   if (message.age_ms) {
     constexpr auto kMost = static_cast<std::uint64_t>(std::chrono::milliseconds::max().count());

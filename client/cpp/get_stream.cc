@@ -59,6 +59,8 @@ proto::Result<std::uint32_t> GetStream::send(Connection& connection) {
                             .credit_bytes = static_cast<std::uint32_t>(granted_),
                             .frame_bytes = options_.frame_bytes,
                             .if_changed = options_.if_changed};
+  // A daemon without a second tier has nothing that is compressed.
+  request.compressed = options_.compressed && (limits.features & proto::kFeatureCompressed) != 0;
   if (options_.range) {
     request.range = proto::Range{.offset = options_.range->offset,
                                  .length = options_.range->length.value_or(proto::kUnknownSize)};
@@ -133,7 +135,7 @@ void GetStream::take_inline(const proto::ValueHead& head) {
 
 // ---------------------------------------------------------------------------------------- Data
 
-void GetStream::begin_chunk() {
+void GetStream::allocate_chunk() {
   const std::uint64_t largest = std::min<std::uint64_t>(info_.chunk_bytes, cover_.length);
   const auto size =
       static_cast<std::size_t>(std::min<std::uint64_t>(largest, cover_.length - arrived_));
@@ -152,20 +154,23 @@ void GetStream::begin_chunk() {
   chunks_.push_back(std::move(chunk));
 }
 
-proto::MutableBytes GetStream::on_data_target(std::size_t bytes) {
-  if (arrived_ % info_.chunk_bytes == 0) {
-    try {
-      if (arrived_ == 0 && mode_ == Mode::kCollect) {
-        collected_.reserve(static_cast<std::size_t>(cover_.length));
-      }
-      begin_chunk();
-    } catch (const std::exception&) {
-      fail({Status::kLocalIo, fmt::format("there is no memory for a value of {} bytes; read it in "
-                                          "pieces with open()",
-                                          info_.size)});
-      return {};
+bool GetStream::begin_chunk() {
+  try {
+    if (arrived_ == 0 && mode_ == Mode::kCollect) {
+      collected_.reserve(static_cast<std::size_t>(cover_.length));
     }
+    allocate_chunk();
+    return true;
+  } catch (const std::exception&) {
+    fail({Status::kLocalIo, fmt::format("there is no memory for a value of {} bytes; read it in "
+                                        "pieces with open()",
+                                        info_.size)});
+    return false;
   }
+}
+
+proto::MutableBytes GetStream::on_data_target(std::size_t bytes) {
+  if (arrived_ % info_.chunk_bytes == 0 && !begin_chunk()) return {};
   if (mode_ == Mode::kStream) {
     Chunk& chunk = chunks_.back();
     return {chunk.data.get() + chunk.filled, bytes};
@@ -191,7 +196,11 @@ void GetStream::on_data_done(std::size_t bytes, std::optional<proto::ChunkDigest
                              "bytes were handed out",
                              (cover_.offset + arrived_ - 1) / info_.chunk_bytes, whole.size())});
   }
-  hasher_->add(*chunk_end);
+  end_chunk(*chunk_end);
+}
+
+void GetStream::end_chunk(proto::ChunkDigest digest) {
+  hasher_->add(digest);
   if (mode_ == Mode::kCollect) {
     released_ = arrived_;
     return top_up();
@@ -199,6 +208,47 @@ void GetStream::on_data_done(std::size_t bytes, std::optional<proto::ChunkDigest
   chunks_.back().verified = true;
   skip_ahead();
   settle();
+}
+
+// The connection has checked that a compressed chunk is smaller than it is raw.
+proto::MutableBytes GetStream::on_compressed_target(std::size_t bytes) {
+  const std::size_t filled = frame_.size();
+  try {
+    if (decoder_ == nullptr) decoder_ = std::make_unique<codec::Decoder>();
+    frame_.resize(filled + bytes);
+  } catch (const std::exception&) {
+    fail({Status::kLocalIo, "there is no memory for a compressed chunk"});
+    return {};
+  }
+  return proto::MutableBytes(frame_).subspan(filled);
+}
+
+void GetStream::on_compressed_done(std::size_t, std::optional<proto::ChunkDigest> chunk_end,
+                                   const proto::CompressedEnd& end) {
+  if (!chunk_end) return;
+  const std::uint64_t index = (cover_.offset + arrived_) / info_.chunk_bytes;
+  if (proto::chunk_digest(frame_) != end.stored_digest) {
+    return fail({Status::kCorrupt, fmt::format("compressed chunk {} of the value arrived with a "
+                                               "wrong digest; none of it was handed out",
+                                               index)});
+  }
+  std::optional<codec::Fault> fault = codec::check_frame(frame_, end.raw_bytes);
+  if (!fault && !begin_chunk()) return;
+  if (!fault) {
+    proto::MutableBytes raw = mode_ == Mode::kStream
+                                  ? proto::MutableBytes(chunks_.back().data.get(), end.raw_bytes)
+                                  : proto::MutableBytes(collected_).last(end.raw_bytes);
+    fault = decoder_->decode(frame_, raw, *chunk_end);
+  }
+  if (fault) {
+    return fail(
+        {Status::kCorrupt,
+         fmt::format("chunk {} of the value {}; none of it was handed out", index, text(*fault))});
+  }
+  frame_.clear();
+  arrived_ += end.raw_bytes;
+  if (mode_ == Mode::kStream) chunks_.back().filled = end.raw_bytes;
+  end_chunk(*chunk_end);
 }
 
 void GetStream::on_end(const proto::End& end) {

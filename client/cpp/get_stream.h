@@ -16,6 +16,7 @@
 
 #include "client/cpp/channel.h"
 #include "client/cpp/request.h"
+#include "codec/zstd.h"
 
 namespace cistern::detail {
 
@@ -55,6 +56,9 @@ class GetStream : public Request {
   void on_value(const proto::ValueHead& head) override;
   proto::MutableBytes on_data_target(std::size_t bytes) override;
   void on_data_done(std::size_t bytes, std::optional<proto::ChunkDigest> chunk_end) override;
+  proto::MutableBytes on_compressed_target(std::size_t bytes) override;
+  void on_compressed_done(std::size_t bytes, std::optional<proto::ChunkDigest> chunk_end,
+                          const proto::CompressedEnd& end) override;
   void on_end(const proto::End& end) override;
   void on_moved() override { patience_.moved(); }
   void on_failed(const proto::Error& error) override;
@@ -70,7 +74,9 @@ class GetStream : public Request {
 
   bool trim(const proto::ValueHead& head);
   void take_inline(const proto::ValueHead& head);
-  void begin_chunk();
+  bool begin_chunk();
+  void allocate_chunk();
+  void end_chunk(proto::ChunkDigest digest);
   void release_front();
   void skip_ahead();
   void top_up();
@@ -107,6 +113,9 @@ class GetStream : public Request {
   std::deque<Chunk> chunks_;
   std::vector<std::unique_ptr<std::byte[]>> spare_;  // each of the largest chunk's size
   std::vector<std::byte> collected_;
+  // A compressed chunk on its way, and what decodes it; made when the first one comes.
+  std::vector<std::byte> frame_;
+  std::unique_ptr<codec::Decoder> decoder_;
   std::size_t in_chunk_ = 0;  // kCollect: bytes of the chunk that is arriving
 };
 

@@ -74,6 +74,10 @@ class Request : public std::enable_shared_from_this<Request> {
   virtual void on_value(const proto::ValueHead&) {}
   virtual proto::MutableBytes on_data_target(std::size_t) { return {}; }
   virtual void on_data_done(std::size_t, std::optional<proto::ChunkDigest>) {}
+  // The same for the frames of a compressed chunk; `end` with `chunk_end`.
+  virtual proto::MutableBytes on_compressed_target(std::size_t) { return {}; }
+  virtual void on_compressed_done(std::size_t, std::optional<proto::ChunkDigest>,
+                                  const proto::CompressedEnd&) {}
   virtual void on_end(const proto::End&) {}
   virtual void on_credit() {}
   virtual proto::Piece next_piece(std::size_t) { return {}; }

@@ -37,6 +37,7 @@ struct ValueInfo {
   std::uint32_t chunk_bytes = 0;         // how the value is cut; integrity is checked per chunk
   bool in_l1 = false;                    // stat: in the daemon's memory
   bool in_l2 = false;                    // stat: in the second tier
+  bool compressed = false;               // read: chunks may have come compressed
   bool degraded = false;                 // the second tier could not be asked whether it is current
   // Of a degraded one: so long ago it was last known to be.
   std::optional<std::chrono::milliseconds> age{};
@@ -104,6 +105,10 @@ struct ReadOptions {
   std::uint32_t frame_bytes = 0;
   // How many bytes may be under way or buffered. Two chunks is the least, whatever is said here.
   std::uint32_t window_bytes = 4 * 1024 * 1024;
+  // Take chunks as they lie in the second tier, compressed, where the daemon would only pass the
+  // value through: they are decoded here, 0.7 ms for each MiB, and save the way to here. For
+  // daemons on other machines; each chunk is verified in both forms.
+  bool compressed = false;
   // Skip the bytes if the value still has this version.
   std::optional<Version> if_changed{};
   Timeout timeout{};

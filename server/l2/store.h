@@ -37,6 +37,12 @@ enum class Form : std::uint8_t {
   kStored,  // as they lie in the second tier, whatever the codec
 };
 
+// What a compressed chunk is once it is decoded.
+struct RawForm {
+  std::uint32_t bytes = 0;
+  proto::ChunkDigest digest = 0;
+};
+
 // A chunk as it lies in a second tier, or as it shall.
 struct StoredChunk {
   Codec codec = Codec::kRaw;
@@ -47,6 +53,11 @@ struct StoredChunk {
   static StoredChunk raw(base::ChunkPtr chunk) {
     const auto size = static_cast<std::uint32_t>(chunk->size());
     return {Codec::kRaw, size, chunk->digest(), std::move(chunk)};
+  }
+  // Empty when the bytes are the raw ones.
+  std::optional<RawForm> raw_form() const {
+    if (codec == Codec::kRaw) return std::nullopt;
+    return RawForm{raw_bytes, raw_digest};
   }
 };
 

@@ -20,7 +20,7 @@ unsigned wider(unsigned width, const Options& options) {
 
 Fill::Fill(Worker& worker, std::shared_ptr<const Key> key,
            std::shared_ptr<const base::ValueMeta> meta, std::shared_ptr<Flight> flight,
-           std::optional<Kept> kept, std::uint64_t first)
+           std::optional<Kept> kept, std::uint64_t first, l2::Form form)
     : key_(std::move(key)),
       meta_(std::move(meta)),
       ledger_(worker.ledger),
@@ -30,6 +30,7 @@ Fill::Fill(Worker& worker, std::shared_ptr<const Key> key,
       asked_at_(kept ? kept->asked_at : base::TimePoint{}),
       base_(first),
       next_fetch_(first),
+      form_(form),
       open_(keeps_),
       room_(kept ? std::make_shared<l1::Room>(std::move(kept->room)) : nullptr),
       worker_(worker),
@@ -91,7 +92,10 @@ Taken Fill::take(Follower& follower, std::uint64_t index) {
       }
       ++progress_;
       const auto& shown = slot_at(index)->shown;
-      taken = {.kind = Taken::Kind::kChunk, .chunk = shown->chunk, .owner = shown};
+      taken = {.kind = Taken::Kind::kChunk,
+               .chunk = shown->chunk,
+               .compressed = shown->compressed,
+               .owner = shown};
     } else {
       moved = true;
       follower.waiting = true;
@@ -178,7 +182,7 @@ void Fill::fetch() {
       ++in_flight_;
     }
     reads_[index] =
-        worker_.store->read_chunk(key_->text, *meta_, index, l2::Form::kRaw,
+        worker_.store->read_chunk(key_->text, *meta_, index, form_,
                                   [weak = weak_from_this(), index](Result<l2::StoredChunk> chunk) {
                                     if (const auto self = weak.lock())
                                       self->arrived(index, std::move(chunk));
@@ -199,8 +203,8 @@ void Fill::arrived(std::uint64_t index, Result<l2::StoredChunk> chunk) {
     width_ = wider(width_, worker_.options);
     Slot* const slot = slot_at(index);
     CHECK(slot != nullptr && slot->shown == nullptr);
-    slot->shown = std::make_shared<const Shown>(std::move(chunk->bytes), std::move(slot->share),
-                                                room_, weak_from_this());
+    slot->shown = std::make_shared<const Shown>(std::move(*chunk), std::move(slot->share), room_,
+                                                weak_from_this());
     drop_passed(dropped);
     complete_now = keeps_ && arrived_ == meta_->chunk_count();
     if (!complete_now) collect(wakes);

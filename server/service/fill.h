@@ -61,9 +61,11 @@ class Fill : public std::enable_shared_from_this<Fill> {
     base::TimePoint asked_at;  // when L2 was asked for the manifest
   };
   // `worker`'s loop, as are begin() and all that is not said to be for any thread. `flight` is what
-  // leads new readers here; it has the token by which a kept one is published.
+  // leads new readers here; it has the token by which a kept one is published. With Form::kStored,
+  // which is for one that isn't kept, compressed chunks are shown as they lie in L2.
   Fill(Worker& worker, std::shared_ptr<const Key> key, std::shared_ptr<const base::ValueMeta> meta,
-       std::shared_ptr<Flight> flight, std::optional<Kept> kept, std::uint64_t first);
+       std::shared_ptr<Flight> flight, std::optional<Kept> kept, std::uint64_t first,
+       l2::Form form = l2::Form::kRaw);
   ~Fill();
   Fill(const Fill&) = delete;
   Fill& operator=(const Fill&) = delete;
@@ -169,7 +171,8 @@ class Fill : public std::enable_shared_from_this<Fill> {
   std::uint64_t arrived_ = 0;
   unsigned in_flight_ = 0;
   unsigned width_ = 1;  // chunks in flight, and ahead of the leading reader, at most
-  bool open_;           // has its memory
+  const l2::Form form_;
+  bool open_;  // has its memory
   bool over_ = false;
   bool prodded_ = false;        // tend() is posted
   std::uint64_t progress_ = 0;  // chunks taken
@@ -229,5 +232,9 @@ std::unique_ptr<ChunkSource> follow(const std::shared_ptr<Fill>& fill, const Rea
 // waits for its admission. Fails with kEvicted when there is no L2 that has the chunks by
 // themselves.
 std::unique_ptr<ChunkSource> source_in_l2(Reading reading);
+
+// The same from a fill of its own, which nobody else follows, and in which compressed chunks are
+// shown as they lie in L2. There is one, and the value isn't inline in it.
+std::unique_ptr<ChunkSource> compressed_source_in_l2(const Reading& reading);
 
 }  // namespace cistern::service

@@ -12,13 +12,15 @@ namespace cistern::service {
 // last one to let go of it, on any thread, gives the share back.
 struct Fill::Shown {
   base::ChunkPtr chunk;
+  std::optional<l2::RawForm> compressed;  // unless these are the raw bytes
   base::Reservation share;
   std::shared_ptr<l1::Room> room;
   std::weak_ptr<Fill> fill;
 
-  Shown(base::ChunkPtr the_chunk, base::Reservation the_share, std::shared_ptr<l1::Room> the_room,
+  Shown(l2::StoredChunk the_chunk, base::Reservation the_share, std::shared_ptr<l1::Room> the_room,
         std::weak_ptr<Fill> the_fill)
-      : chunk(std::move(the_chunk)),
+      : chunk(std::move(the_chunk.bytes)),
+        compressed(the_chunk.raw_form()),
         share(std::move(the_share)),
         room(std::move(the_room)),
         fill(std::move(the_fill)) {}

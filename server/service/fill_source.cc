@@ -80,4 +80,13 @@ std::unique_ptr<ChunkSource> source_in_l2(Reading reading) {
   return std::move(found.source);
 }
 
+std::unique_ptr<ChunkSource> compressed_source_in_l2(const Reading& reading) {
+  const auto fill = std::make_shared<Fill>(*reading.worker, reading.key, reading.meta, nullptr,
+                                           std::nullopt, reading.first, l2::Form::kStored);
+  auto source = follow(fill, reading);
+  reading.worker->metrics.compressed_gets.add();
+  fill->begin();
+  return source;
+}
+
 }  // namespace cistern::service

@@ -203,6 +203,8 @@ void Flight::open(l1::Room room) {
     expired = has_expired(*meta_, loop_);
   }
   if (expired) return land_all({.error = Error{Status::kNotFound, {}}});
+  // Nobody else wants what one alone takes as it lies.
+  if (!room && all_take_compressed()) return land_all({.meta = meta_});
   {
     const std::lock_guard lock(mutex_);
     std::optional<Fill::Kept> kept;
@@ -216,6 +218,11 @@ void Flight::open(l1::Room room) {
   fill->begin();
   worker_.end_work(work_);
   deliver(std::move(landed));
+}
+
+bool Flight::all_take_compressed() {
+  const std::lock_guard lock(mutex_);
+  return passengers_.size() == 1 && passengers_.front()->compressed_;
 }
 
 void Flight::land_all(const Landing& landing) {

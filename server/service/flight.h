@@ -32,11 +32,13 @@ class Flight : public std::enable_shared_from_this<Flight> {
   class Passenger {
    public:
     Passenger(std::shared_ptr<Worker> worker, std::shared_ptr<const Key> key,
-              const std::optional<proto::Range>& range, std::optional<std::uint64_t> if_changed)
+              const std::optional<proto::Range>& range, std::optional<std::uint64_t> if_changed,
+              bool compressed)
         : worker_(std::move(worker)),
           key_(std::move(key)),
           range_(range),
-          if_changed_(if_changed) {}
+          if_changed_(if_changed),
+          compressed_(compressed) {}
     virtual ~Passenger() = default;
     // On the passenger's loop, once, unless it has left.
     virtual void land(Landing landing) = 0;
@@ -46,6 +48,7 @@ class Flight : public std::enable_shared_from_this<Flight> {
     const std::shared_ptr<const Key> key_;
     const std::optional<proto::Range> range_;
     const std::optional<std::uint64_t> if_changed_;
+    const bool compressed_;  // takes chunks as they lie in L2
 
    private:
     friend class Flight;
@@ -96,6 +99,7 @@ class Flight : public std::enable_shared_from_this<Flight> {
   void on_inline(l2::Manifest manifest);
   void on_chunked(const base::ValueMeta& meta);
   void open(l1::Room room);
+  bool all_take_compressed();
   // The flight is over, with this for everybody.
   void land_all(const Landing& landing);
   void end_if_unused();

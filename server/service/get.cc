@@ -17,7 +17,8 @@ class Miss : public Flight::Passenger, public std::enable_shared_from_this<Miss>
  public:
   Miss(std::shared_ptr<Worker> worker, std::shared_ptr<const Key> key,
        const proto::GetRequest& request, GetSink& sink)
-      : Passenger(std::move(worker), std::move(key), request.range, request.if_changed),
+      : Passenger(std::move(worker), std::move(key), request.range, request.if_changed,
+                  request.compressed),
         sink_(&sink) {}
 
   // False when L1 is to be asked again.
@@ -41,6 +42,7 @@ class Miss : public Flight::Passenger, public std::enable_shared_from_this<Miss>
   // Once it has landed.
   std::optional<Reading> reading_;
   std::optional<proto::Range> cover_;
+  std::uint32_t flags_ = proto::kInL2;
   std::unique_ptr<ChunkSource> source_;
 };
 
@@ -110,6 +112,10 @@ void Miss::land(Flight::Landing landing) {
                              : std::optional(make_reading(worker_, key_, meta, *cover));
   source_ = std::move(landing.source);
   if (reading_->first == reading_->end) return answer();  // an empty range
+  if (source_ == nullptr && compressed_) {
+    flags_ |= proto::kCompressed;
+    source_ = compressed_source_in_l2(*reading_);
+  }
   if (source_ == nullptr) source_ = source_in_l2(*reading_);
   open();
 }
@@ -134,7 +140,7 @@ void Miss::open() {
 void Miss::answer() {
   const base::ValueMeta meta = *reading_->meta;
   auto reader = std::make_unique<StreamReader>(std::move(*reading_), std::move(source_));
-  std::exchange(sink_, nullptr)->on_value(meta, cover_, proto::kInL2, std::move(reader));
+  std::exchange(sink_, nullptr)->on_value(meta, cover_, flags_, std::move(reader));
 }
 
 void Miss::on_inline(const l2::Manifest& manifest, const std::optional<proto::Range>& cover) {

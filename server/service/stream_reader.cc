@@ -94,16 +94,19 @@ proto::Piece StreamReader::next(std::size_t max_bytes) {
         source_ = source_->successor(index_);
         continue;
       case Taken::Kind::kChunk:
-        if (offset_ == 0 && !verify(*taken.chunk)) return failed(*error_);
+        if (offset_ == 0 &&
+            !verify(taken.compressed ? taken.compressed->digest : taken.chunk->digest())) {
+          return failed(*error_);
+        }
         return cut(std::move(taken), max_bytes);
     }
   }
 }
 
 // The last bytes of a value that isn't what its writer wrote don't leave the daemon.
-bool StreamReader::verify(const base::Chunk& chunk) {
+bool StreamReader::verify(proto::ChunkDigest digest) {
   if (!hasher_) return true;
-  hasher_->add(chunk.digest());
+  hasher_->add(digest);
   const base::ValueMeta& meta = *reading_.meta;
   if (index_ + 1 < reading_.end || hasher_->finish(meta.chunk_bytes, meta.size) == meta.digest) {
     return true;
@@ -135,8 +138,13 @@ proto::Piece StreamReader::cut(Taken taken, std::size_t max_bytes) {
   piece.bytes.size = std::min(max_bytes, left.size());
   piece.bytes.owner = std::move(taken.owner);
   offset_ += piece.bytes.size;
+  piece.compressed = taken.compressed.has_value();
   if (piece.bytes.size < left.size()) return piece;
   piece.chunk_end = taken.chunk->digest();
+  if (taken.compressed) {
+    piece.chunk_end = taken.compressed->digest;
+    piece.compressed_end = {taken.chunk->digest(), taken.compressed->bytes};
+  }
   offset_ = 0;
   source_->passed(index_);
   if (++index_ == reading_.end) source_.reset();

@@ -36,6 +36,8 @@ struct Taken {
   };
   Kind kind = Kind::kWait;
   base::ChunkPtr chunk{};
+  // Of a chunk that is shown as it lies in L2, compressed: what it is raw.
+  std::optional<l2::RawForm> compressed{};
   // Keeps the chunk, and the account of its memory.
   std::shared_ptr<const void> owner{};
 };
@@ -96,7 +98,7 @@ class StreamReader : public Reader {
   proto::Piece failed(const Error& error);
   proto::Piece cut(Taken taken, std::size_t max_bytes);
   // False when all chunks are here and aren't the value's.
-  bool verify(const base::Chunk& chunk);
+  bool verify(proto::ChunkDigest digest);
 
   const Reading reading_;
   std::unique_ptr<ChunkSource> source_;  // null once all was taken

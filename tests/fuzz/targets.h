@@ -27,14 +27,21 @@ void json(Bytes input);
 void envelope(Bytes input);
 // What Redis answers on a connection for chunks, cut into pieces.
 void redis_replies(Bytes input);
+// The decoder of compressed chunks. The first two bytes are the chunk's recorded size less one.
+void compressed_chunk(Bytes input);
 
 struct Target {
   std::string_view name;  // of its folder in corpus/
   void (*run)(Bytes);
 };
 inline constexpr Target kTargets[] = {
-    {"messages", messages}, {"server_conn", server_conn}, {"client_conn", client_conn},
-    {"json", json},         {"envelope", envelope},       {"redis_replies", redis_replies},
+    {"messages", messages},
+    {"server_conn", server_conn},
+    {"client_conn", client_conn},
+    {"json", json},
+    {"envelope", envelope},
+    {"redis_replies", redis_replies},
+    {"compressed_chunk", compressed_chunk},
 };
 
 }  // namespace cistern::fuzz

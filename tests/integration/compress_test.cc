@@ -1,4 +1,6 @@
 // What compression saves and costs, through the real daemon and a real Redis.
+#include <filesystem>
+
 #include <gtest/gtest.h>
 
 #include "tests/support/daemon.h"
@@ -105,6 +107,75 @@ TEST_F(Compress, EveryDaemonReadsWhatAnotherCompressed) {
   EXPECT_GT(metric("unpacked_chunks_total"), 0);
   put("log", text);
   EXPECT_EQ(metric("packed_chunks_total"), 0);
+  EXPECT_EQ(daemon_->stop(), 0);
+}
+
+// A client that takes chunks as they lie in Redis: what the daemon sends is what Redis holds.
+TEST_F(Compress, AClientMayTakeChunksAsTheyLie) {
+  start("l1: {max_bytes: 4MiB}\n");
+  const std::string text = dir_.file("text");
+  const std::string back = dir_.file("back");
+  const std::uint64_t size = 40 * kMiB + 12'345;
+  make_log_file(text, size, 4);
+  put("log", text);
+  const auto sent_by = [&](const std::vector<std::string>& arguments) {
+    const double before = daemon_->metric("cistern_sent_bytes_total");
+    const Finished done = cistern(daemon_->endpoint(), arguments, kPatience);
+    EXPECT_EQ(done.status, 0) << done.errors;
+    return daemon_->metric("cistern_sent_bytes_total") - before;
+  };
+  EXPECT_GT(sent_by({"get", "log", "-o", back}), static_cast<double>(size));
+  EXPECT_EQ(metric("unpacked_chunks_total"), 41);
+  EXPECT_LT(sent_by({"get", "log", "-o", back, "--compressed"}), static_cast<double>(size) / 3);
+  EXPECT_EQ(difference(text, back), "");
+  EXPECT_EQ(metric("unpacked_chunks_total"), 41);
+  EXPECT_EQ(daemon_->metric("cistern_compressed_gets_total"), 1);
+
+  // A range, its last chunk short.
+  const std::string part = dir_.file("part");
+  EXPECT_LT(sent_by({"get", "log", "-o", part, "--compressed", "--range", "39000000-"}),
+            static_cast<double>(size - 37'000'000) / 3);
+  EXPECT_EQ(size_of(part), size - 39'000'000);
+  const Finished tail =
+      cistern(daemon_->endpoint(), {"get", "log", "-o", back, "--range", "39000000-"}, kPatience);
+  EXPECT_EQ(tail.status, 0) << tail.errors;
+  EXPECT_EQ(difference(part, back), "");
+
+  // What doesn't compress comes as it is, and what L1 has, too.
+  const std::string noise = dir_.file("noise");
+  make_random_file(noise, 10 * kMiB, 5);
+  put("noise", noise);
+  sent_by({"get", "noise", "-o", back, "--compressed"});
+  EXPECT_EQ(difference(noise, back), "");
+  const std::string small = dir_.file("small");
+  make_log_file(small, 2 * kMiB, 6);
+  put("small", small);
+  EXPECT_GT(sent_by({"get", "small", "-o", back, "--compressed"}), static_cast<double>(2 * kMiB));
+  EXPECT_EQ(difference(small, back), "");
+  EXPECT_TRUE(eventually([&] { return daemon_->in_transfers() == 0; }, Millis(20'000)));
+  EXPECT_EQ(daemon_->stop(), 0);
+}
+
+// What Redis vouches for and is no frame of the chunk: the client sees it.
+TEST_F(Compress, WhoDecodesVerifies) {
+  start("l1: {max_bytes: 4MiB}\n");
+  const std::string text = dir_.file("text");
+  const std::string back = dir_.file("back");
+  make_log_file(text, 20 * kMiB, 7);
+  put("log", text);
+  const auto chunks = redis_.keys("cistern:c:*");
+  ASSERT_EQ(chunks.size(), 21u);
+  // The raw digest in the chunk's envelope, which nothing else covers.
+  const std::string digest = redis_.command({"GETRANGE", chunks[3], "40", "47"}).text;
+  ASSERT_EQ(digest.size(), 8u);
+  std::string other = digest;
+  other[5] = static_cast<char>(other[5] ^ 1);
+  redis_.command({"SETRANGE", chunks[3], "40", other});
+  const Finished got =
+      cistern(daemon_->endpoint(), {"get", "log", "-o", back, "--compressed"}, kPatience);
+  EXPECT_NE(got.status, 0);
+  EXPECT_NE(got.errors.find("raw bytes' digest"), std::string::npos) << got.errors;
+  EXPECT_FALSE(std::filesystem::exists(back));
   EXPECT_EQ(daemon_->stop(), 0);
 }
 

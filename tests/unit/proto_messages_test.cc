@@ -356,10 +356,13 @@ Status status_of(const Buffer& payload) {
 
 TEST(Messages, UnknownFlagsMatterWhenTheyAreCritical) {
   for (unsigned bit = 0; bit < 32; ++bit) {
-    const Status expected = bit < 16 ? Status::kOk : Status::kUnsupported;
+    const bool is_known = (1u << bit) == kCompressed;  // in GET and VALUE
+    const Status expected = bit < 16 || is_known ? Status::kOk : Status::kUnsupported;
     EXPECT_EQ(status_of(get_with({}, 1u << bit)), expected) << bit;
     for (const Sample& sample : samples()) {
       if (sample.flags_at != 0) continue;
+      const bool takes_it = sample.name == "GET" || std::string(sample.name).starts_with("VALUE");
+      if (is_known && takes_it) continue;
       Buffer changed(body(sample.frame).begin(), body(sample.frame).end());
       const auto flags = load_le<std::uint32_t>(changed.data());
       store_le(changed.data(), flags | (1u << bit));

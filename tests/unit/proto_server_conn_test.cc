@@ -88,7 +88,7 @@ TEST_F(ServerConnTest, WelcomeHasTheLimits) {
   const auto welcome = decode_welcome(frames.at(0).payload);
   ASSERT_TRUE(welcome);
   EXPECT_EQ(welcome->version, kProtocolVersion);
-  EXPECT_EQ(welcome->features, kKnownFeatures);
+  EXPECT_EQ(welcome->features, kFeatureExplain);
   EXPECT_EQ(welcome->max_value_bytes, other.limits.max_value_bytes);
   EXPECT_EQ(welcome->max_frame_bytes, other.limits.max_frame_bytes);
   EXPECT_EQ(welcome->chunk_bytes, other.limits.chunk_bytes);
