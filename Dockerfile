@@ -12,7 +12,7 @@ FROM debian:trixie-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
       libcpp-httplib0.18 libfmt10 libhiredis1.1.0 libjemalloc2 libmemcached11t64 \
-      libprometheus-cpp-core1.0 libspdlog1.15 libxxhash0 libyaml-cpp0.8 \
+      libprometheus-cpp-core1.0 libspdlog1.15 libxxhash0 libyaml-cpp0.8 libzstd1 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin cistern \
  && install -d -o cistern -g cistern /run/cistern

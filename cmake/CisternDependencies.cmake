@@ -46,6 +46,8 @@ cistern_dependency(TARGET hiredis MODULE hiredis PACKAGE libhiredis-dev)
 cistern_dependency(TARGET memcached MODULE libmemcached PACKAGE libmemcached-dev)
 # JSON: user metadata, the manifest's header, /stats.
 cistern_dependency(TARGET json HEADER nlohmann/json.hpp PACKAGE nlohmann-json3-dev)
+# zstd: compressed chunks, in the second tier and on the wire.
+cistern_dependency(TARGET zstd MODULE libzstd PACKAGE libzstd-dev)
 # The configuration file.
 cistern_dependency(TARGET yaml MODULE yaml-cpp PACKAGE libyaml-cpp-dev)
 # Command lines.

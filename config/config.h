@@ -26,10 +26,17 @@ using proto::Endpoint;
 using std::chrono::milliseconds;
 
 enum class L2Kind : std::uint8_t { kNone, kRedis, kMemcached };
+enum class Compression : std::uint8_t { kAuto, kZstd, kNone };
+// What a GET is answered, and a PUT does, when L2 fails.
+enum class OnGetFailure : std::uint8_t { kError, kMiss };
+enum class OnPutFailure : std::uint8_t { kError, kL1Only };
 enum class LogLevel : std::uint8_t { kTrace, kDebug, kInfo, kWarn, kError };
 enum class LogFormat : std::uint8_t { kJson, kText };
 // As written in the file.
 std::string_view name(L2Kind kind);
+std::string_view name(Compression algorithm);
+std::string_view name(OnGetFailure choice);
+std::string_view name(OnPutFailure choice);
 std::string_view name(LogLevel level);
 std::string_view name(LogFormat format);
 
@@ -93,11 +100,20 @@ struct Config {
   struct Storage {
     std::uint64_t chunk_bytes = proto::kDefaultChunkBytes;
     milliseconds default_ttl{0};  // 0: no expiry
+    struct Packing {
+      Compression algorithm = Compression::kAuto;
+      unsigned level = 1;
+      std::uint64_t min_bytes = 4 * proto::kKiB;
+      std::optional<unsigned> threads;
+      bool operator==(const Packing&) const = default;
+    } compression;
     bool operator==(const Storage&) const = default;
   } storage;
 
   struct Redis {
     RedisUrl url;
+    std::string password_file;  // empty: the URL's login, if any
+    std::string user;           // of password_file
     std::string key_prefix = "cistern:";
     milliseconds connect_timeout{1'000};
     milliseconds op_timeout{2'000};
@@ -123,6 +139,11 @@ struct Config {
     milliseconds replace_grace{60'000};
     unsigned prefetch_chunks = 4;
     milliseconds negative_ttl{0};  // 0: what is absent isn't remembered
+    struct OnFailure {
+      OnGetFailure get = OnGetFailure::kError;
+      OnPutFailure put = OnPutFailure::kError;
+      bool operator==(const OnFailure&) const = default;
+    } on_failure;
     Redis redis;
     Memcached memcached;
     bool operator==(const L2&) const = default;

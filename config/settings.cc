@@ -140,6 +140,30 @@ const Setting kSettings[] = {
      {0, kMaxTtlMs},
      "How long a value lives whose writer named no time to live. 0s: until it is evicted or "
      "deleted."},
+    {"storage.compression.algorithm",
+     CISTERN_FIELD(Compression, storage.compression.algorithm),
+     {},
+     "How chunks lie in L2; in L1 they are always as they came. zstd: compressed, unless they "
+     "would "
+     "not be smaller. auto: the same where three samples of a chunk shrink by a tenth; what "
+     "doesn't "
+     "shrink is hardly tried. none: as they came, and what others have compressed is still read. "
+     "It saves L2's memory and the network to it, at about 4 ms of a core for each MiB of text."},
+    {"storage.compression.level",
+     CISTERN_FIELD(unsigned, storage.compression.level),
+     {1, 9},
+     "zstd's level. Higher ones take much more time and memory for little: of a log's text level 1 "
+     "leaves 25 %, level 9 24 % at seven times the time."},
+    {"storage.compression.min_bytes",
+     CISTERN_FIELD(std::uint64_t, storage.compression.min_bytes),
+     {4 * kKiB, kMaxChunkBytes},
+     "Smaller chunks are stored as they came. Values of up to 4KiB, which are stored whole in one "
+     "key, always are."},
+    {"storage.compression.threads",
+     CISTERN_FIELD(std::optional<unsigned>, storage.compression.threads),
+     {1, 64},
+     "Threads that compress and decode for all workers. They give way to the workers where both "
+     "want a core. auto: half as many as workers, from 1 to 8. None without an L2."},
 
     // l2
     {"l2.kind",
@@ -171,12 +195,33 @@ const Setting kSettings[] = {
      "How long this daemon remembers that L2 does not have a key, and answers without asking "
      "again. A write through this daemon ends it at once; one through another daemon is not seen "
      "before this has passed. 0s: L2 is always asked."},
+    {"l2.on_failure.get",
+     CISTERN_FIELD(OnGetFailure, l2.on_failure.get),
+     {},
+     "What a GET of something that is not in L1 gets when L2 cannot be asked. error: an error that "
+     "says so. miss: NOT_FOUND, flagged degraded."},
+    {"l2.on_failure.put",
+     CISTERN_FIELD(OnPutFailure, l2.on_failure.put),
+     {},
+     "What a PUT does when L2 does not take the value. error: it fails. l1_only: the value is "
+     "stored in L1 alone, flagged degraded, and lost when L1 evicts it or the daemon ends; its "
+     "older copy in L2 is removed once L2 is back. Other daemons see the older copy until then."},
     {"l2.redis.url",
      CISTERN_FIELD(RedisUrl, l2.redis.url),
      {},
      "The Redis that is the second tier. Keep its password out of this file: "
      "redis://:${REDIS_PASSWORD}@HOST.",
      true},
+    {"l2.redis.password_file",
+     CISTERN_FIELD(std::string, l2.redis.password_file),
+     {0, 4096},
+     "A file whose first line is the password for Redis, instead of a login in l2.redis.url. Read "
+     "at "
+     "the start."},
+    {"l2.redis.user",
+     CISTERN_FIELD(std::string, l2.redis.user),
+     {0, 128},
+     "Whose password that is. Empty: Redis' default user."},
     {"l2.redis.key_prefix",
      CISTERN_FIELD(std::string, l2.redis.key_prefix),
      {0, 128},

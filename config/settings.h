@@ -28,7 +28,8 @@ using Field = std::variant<Member<std::uint64_t>,                 // a size
                            Member<std::vector<HostPort>>,         // a list of HOST:PORT
                            Member<std::vector<unsigned>>,         // a list of numbers
                            Member<std::optional<Endpoint>>,       // HOST:PORT or none
-                           Member<L2Kind>, Member<LogLevel>, Member<LogFormat>,
+                           Member<L2Kind>, Member<Compression>, Member<OnGetFailure>,
+                           Member<OnPutFailure>, Member<LogLevel>, Member<LogFormat>,
                            Member<std::string>,  // text
                            Member<RedisUrl>>;
 

@@ -15,7 +15,10 @@ namespace cistern::config {
 namespace {
 
 constexpr std::array<std::string_view, 3> kL2Kinds = {"none", "redis", "memcached"};
+constexpr std::array<std::string_view, 3> kCompressions = {"auto", "zstd", "none"};
 constexpr std::array<std::string_view, 5> kLogLevels = {"trace", "debug", "info", "warn", "error"};
+constexpr std::array<std::string_view, 2> kOnGetFailures = {"error", "miss"};
+constexpr std::array<std::string_view, 2> kOnPutFailures = {"error", "l1_only"};
 constexpr std::array<std::string_view, 2> kLogFormats = {"json", "text"};
 constexpr std::string_view kAuto = "auto";
 constexpr std::string_view kNone = "none";
@@ -223,6 +226,12 @@ struct Choice {
 template <>
 struct Format<L2Kind> : Choice<L2Kind, kL2Kinds> {};
 template <>
+struct Format<Compression> : Choice<Compression, kCompressions> {};
+template <>
+struct Format<OnGetFailure> : Choice<OnGetFailure, kOnGetFailures> {};
+template <>
+struct Format<OnPutFailure> : Choice<OnPutFailure, kOnPutFailures> {};
+template <>
 struct Format<LogLevel> : Choice<LogLevel, kLogLevels> {};
 template <>
 struct Format<LogFormat> : Choice<LogFormat, kLogFormats> {};
@@ -274,7 +283,16 @@ using TypeOf =
 
 }  // namespace
 
+std::string_view name(OnGetFailure choice) {
+  return kOnGetFailures.at(static_cast<std::size_t>(choice));
+}
+std::string_view name(OnPutFailure choice) {
+  return kOnPutFailures.at(static_cast<std::size_t>(choice));
+}
 std::string_view name(L2Kind kind) { return kL2Kinds.at(static_cast<std::size_t>(kind)); }
+std::string_view name(Compression algorithm) {
+  return kCompressions.at(static_cast<std::size_t>(algorithm));
+}
 std::string_view name(LogLevel level) { return kLogLevels.at(static_cast<std::size_t>(level)); }
 std::string_view name(LogFormat format) { return kLogFormats.at(static_cast<std::size_t>(format)); }
 

@@ -12,7 +12,7 @@ namespace {
 Error error_of(const ErrorMessage& message) {
   const std::optional<Status> status = status_from_code(message.code);
   if (status && *status != Status::kOk && message.code < kFirstLocalCode) {
-    return Error{*status, std::string(message.message)};
+    return Error{*status, std::string(message.message), message.degraded};
   }
   return Error{message.retryable ? Status::kInternal : Status::kBadRequest,
                fmt::format("code {}: {}", message.code, message.message)};

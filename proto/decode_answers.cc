@@ -112,7 +112,9 @@ Result<ErrorMessage> decode_error(Bytes payload) {
   Cursor cursor(payload);
   ErrorMessage message;
   message.code = cursor.integer<std::uint16_t>();
-  message.retryable = (cursor.integer<std::uint16_t>() & 1) != 0;
+  const auto bits = cursor.integer<std::uint16_t>();
+  message.retryable = (bits & kErrorRetryable) != 0;
+  message.degraded = (bits & kErrorDegraded) != 0;
   const auto text_bytes = cursor.integer<std::uint16_t>();
   const auto tlv_bytes = cursor.integer<std::uint16_t>();
   message.message = as_text(cursor.bytes(text_bytes));

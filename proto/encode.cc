@@ -200,7 +200,9 @@ void encode(Out& out, std::uint32_t id, const End& message) {
 void encode(Out& out, std::uint32_t id, Type type, const ErrorMessage& message) {
   const std::string_view text = cut_text(message.message, kMaxMessageBytes);
   FrameWriter frame(out, type, id);
-  frame.integer(message.code).integer(static_cast<std::uint16_t>(message.retryable ? 1 : 0));
+  const int bits =
+      (message.retryable ? kErrorRetryable : 0) | (message.degraded ? kErrorDegraded : 0);
+  frame.integer(message.code).integer(static_cast<std::uint16_t>(bits));
   frame.length<std::uint16_t>(text.size()).integer(kZero16).bytes(as_bytes(text));
 }
 

@@ -171,9 +171,12 @@ struct End {
   ValueDigest digest{};
   std::uint64_t size = 0;  // of the whole value
 };
+inline constexpr std::uint16_t kErrorRetryable = 0x1;
+inline constexpr std::uint16_t kErrorDegraded = 0x2;
 struct ErrorMessage {  // ERROR and GOAWAY
   std::uint16_t code = 0;
   bool retryable = false;
+  bool degraded = false;  // the second tier could not be asked
   std::string_view message{};
 };
 

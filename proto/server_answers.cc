@@ -148,6 +148,7 @@ void ServerConn::send_error(std::uint32_t id, Type type, const Error& error) {
   encode(outbox_.control(), id, type,
          ErrorMessage{.code = static_cast<std::uint16_t>(error.status),
                       .retryable = is_retryable(error.status),
+                      .degraded = error.degraded,
                       .message = error.message});
 }
 

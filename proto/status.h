@@ -42,6 +42,8 @@ inline bool is_retryable(Status status) { return info(status).retryable; }
 struct Error {
   Status status = Status::kInternal;
   std::string message;
+  // Of kNotFound: the second tier could not be asked (l2.on_failure.get: miss).
+  bool degraded = false;
   // More about the status, for the program's own parts; never sent. 0: nothing.
   std::uint8_t detail = 0;
 };
@@ -50,7 +52,7 @@ template <typename T>
 using Result = tl::expected<T, Error>;
 
 inline tl::unexpected<Error> fail(Status status, std::string message) {
-  return tl::unexpected<Error>(Error{status, std::move(message), 0});
+  return tl::unexpected<Error>(Error{status, std::move(message)});
 }
 // With the status' own text as the message.
 tl::unexpected<Error> fail(Status status);

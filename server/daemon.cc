@@ -3,6 +3,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <utility>
+
+#include <fmt/format.h>
 
 #include "server/net/memory_plan.h"
 
@@ -13,12 +19,33 @@ namespace {
 // linger after their end.
 constexpr rlim_t kOtherFiles = 192;
 constexpr rlim_t kFilesPerWorker = 8;
+constexpr unsigned kMostCodecThreads = 8;  // that are made without being asked for
 // What l2.memcached.pool_threads: auto stands for, unless there are more servers.
 constexpr unsigned kUsualPoolThreads = 4;
+constexpr std::size_t kMaxPasswordBytes = 1024;
 
 unsigned worker_count(const config::Config& config, std::uint64_t limit_bytes) {
   return config.server.workers.value_or(
       std::min(base::usable_cores(), net::most_workers(limit_bytes)));
+}
+
+base::Result<std::string> password_of(const config::Config::Redis& redis) {
+  const auto bad = [&](std::string_view what) {
+    return base::fail(base::Status::kBadRequest,
+                      fmt::format("l2.redis.password_file: {}: {}; expected a file that the daemon "
+                                  "may read, whose first line is the password",
+                                  redis.password_file, what));
+  };
+  if (!redis.url.password.empty()) return bad("l2.redis.url has a login already");
+  if (redis.password_file.empty()) return bad("l2.redis.user is given without it");
+  std::ifstream file(redis.password_file);
+  if (!file) return bad(std::strerror(errno));
+  std::string password;
+  std::getline(file, password);
+  if (password.ends_with('\r')) password.pop_back();
+  if (password.empty()) return bad("its first line is empty");
+  if (password.size() > kMaxPasswordBytes) return bad("its first line is longer than 1024 bytes");
+  return password;
 }
 
 }  // namespace
@@ -47,7 +74,7 @@ log::Options log_options(const config::Config& config) {
   return options;
 }
 
-l2::RedisOptions redis_options(const config::Config& config) {
+base::Result<l2::RedisOptions> redis_options(const config::Config& config) {
   const config::Config::Redis& redis = config.l2.redis;
   l2::RedisOptions options;
   if (redis.url.endpoint.kind == proto::Endpoint::Kind::kUnix) {
@@ -59,12 +86,39 @@ l2::RedisOptions redis_options(const config::Config& config) {
   options.url.db = redis.url.database;
   options.url.user = redis.url.username;
   options.url.password = redis.url.password;
+  if (!redis.user.empty()) options.url.user = redis.user;
+  if (!redis.password_file.empty() || !redis.user.empty()) {
+    auto password = password_of(redis);
+    if (!password) return tl::unexpected(password.error());
+    options.url.password = std::move(*password);
+  }
   options.key_prefix = redis.key_prefix;
   options.connect_timeout = redis.connect_timeout;
   options.op_timeout = redis.op_timeout;
   options.connections_per_worker = redis.connections_per_worker;
   options.max_idle = config.l2.max_idle;
   options.provisional_ttl = config.l2.provisional_ttl;
+  return options;
+}
+
+l2::CodecOptions codec_options(const config::Config& config, unsigned workers) {
+  const auto& compression = config.storage.compression;
+  l2::CodecOptions options;
+  switch (compression.algorithm) {
+    case config::Compression::kAuto:
+      options.packing = l2::Packing::kAuto;
+      break;
+    case config::Compression::kZstd:
+      options.packing = l2::Packing::kZstd;
+      break;
+    case config::Compression::kNone:
+      options.packing = l2::Packing::kNone;
+      break;
+  }
+  options.level = static_cast<int>(compression.level);
+  options.min_bytes = static_cast<std::uint32_t>(compression.min_bytes);
+  options.threads = compression.threads.value_or(std::clamp(workers / 2, 1u, kMostCodecThreads));
+  options.chunk_bytes = static_cast<std::uint32_t>(config.storage.chunk_bytes);
   return options;
 }
 
@@ -105,6 +159,8 @@ service::Options service_options(const config::Config& config) {
   options.ttl_jitter = config.l1.ttl_jitter.per_mille / 1000.0;
   options.fill_patience = config.l1.fill_patience;
   options.fill_finish_percent = config.l1.fill_finish_percent;
+  options.miss_on_failure = config.l2.on_failure.get == config::OnGetFailure::kMiss;
+  options.l1_only_on_failure = config.l2.on_failure.put == config::OnPutFailure::kL1Only;
   return options;
 }
 
@@ -153,6 +209,11 @@ base::Result<MemoryBudgets> memory_budgets(const config::Config& config) {
     demand.l2_threads = options.pool_threads;
     demand.l2_thread_bytes = l2::memcached_thread_bytes(options.chunk_bytes) +
                              options.servers.size() * l2::kMemcachedConnectionBytes;
+  }
+  if (config.l2.kind != config::L2Kind::kNone) {
+    result.codec =
+        l2::codec_memory(codec_options(config, result.workers), result.workers, demand.limit_bytes);
+    demand.codec_bytes = result.codec.total();
   }
   demand.l1_bytes = config.l1.max_bytes;
   demand.max_connections = config.limits.max_connections;

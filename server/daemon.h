@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "server/base/log.h"
 #include "server/base/memory.h"
+#include "server/l2/codec_options.h"
 #include "server/l2/memcached_options.h"
 #include "server/l2/redis_options.h"
 #include "server/net/server.h"
@@ -15,15 +16,19 @@
 namespace cistern {
 
 log::Options log_options(const config::Config& config);
-l2::RedisOptions redis_options(const config::Config& config);
+// Reads l2.redis.password_file, if there is one.
+base::Result<l2::RedisOptions> redis_options(const config::Config& config);
 l2::MemcachedOptions memcached_options(const config::Config& config);
 service::Options service_options(const config::Config& config);
+
+l2::CodecOptions codec_options(const config::Config& config, unsigned workers);
 
 struct MemoryBudgets {
   base::Ledger::Budgets budgets;
   std::string limit_source;                          // for the log
   std::optional<base::CgroupFolder> limit_cgroup{};  // whose limit it is, if it is one's
   unsigned workers = 1;
+  l2::CodecMemory codec;  // with an L2
 };
 // Resolves `auto`. The error is a configuration's, for exit status 2.
 base::Result<MemoryBudgets> memory_budgets(const config::Config& config);

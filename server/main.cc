@@ -16,6 +16,7 @@
 #include "server/base/log.h"
 #include "server/daemon.h"
 #include "server/l1/memory_keeper.h"
+#include "server/l2/codec_store.h"
 #include "server/l2/memcached_store.h"
 #include "server/l2/redis_store.h"
 #include "server/net/memory_plan.h"
@@ -85,22 +86,44 @@ void connect_sources(admin::Sources& sources, const net::Server& server) {
   };
 }
 
-// `pool` is null unless memcached is the second tier.
-net::StoreFactory store_factory(const config::Config& config,
-                                const std::shared_ptr<l2::MemcachedPool>& pool) {
-  if (config.l2.kind == config::L2Kind::kNone) return {};
-  if (pool != nullptr) {
-    return [pool](base::Loop& loop, asio::io_context&, base::WorkerMetrics& metrics) {
+// The second tier: what makes each worker's store, and what the stores of all workers share.
+struct SecondTier {
+  net::StoreFactory make_store;  // empty where there is none
+  std::vector<std::shared_ptr<const l2::Breaker>> breakers;
+  std::shared_ptr<l2::MemcachedPool> memcached;
+};
+
+base::Result<SecondTier> second_tier(const config::Config& config) {
+  if (config.l2.kind == config::L2Kind::kNone) return SecondTier{};
+  if (config.l2.kind == config::L2Kind::kMemcached) {
+    const auto pool = std::make_shared<l2::MemcachedPool>(memcached_options(config));
+    const auto make_store = [pool](base::Loop& loop, asio::io_context&,
+                                   base::WorkerMetrics& metrics) {
       return std::make_unique<l2::MemcachedStore>(pool, loop, metrics);
     };
+    return SecondTier{make_store, {}, pool};
   }
-  return [options = redis_options(config)](base::Loop& loop, asio::io_context& io,
-                                           base::WorkerMetrics& metrics) {
-    return std::make_unique<l2::RedisStore>(options, io, loop, metrics);
+  const base::Result<l2::RedisOptions> redis = redis_options(config);
+  if (!redis) return tl::unexpected(redis.error());
+  const l2::RedisOptions& options = *redis;
+  const auto breaker = l2::Breaker::make(display(options.url));
+  const auto make_store = [options, breaker](base::Loop& loop, asio::io_context& io,
+                                             base::WorkerMetrics& metrics) {
+    return std::make_unique<l2::RedisStore>(options, io, loop, metrics, breaker);
+  };
+  return SecondTier{make_store, {breaker}, nullptr};
+}
+
+// The same stores, with what compresses above them. `pool` is null where there is no second tier.
+net::StoreFactory with_codecs(net::StoreFactory make_store, l2::CodecPool* pool) {
+  if (!make_store) return {};
+  return [make_store = std::move(make_store), pool](base::Loop& loop, asio::io_context& io,
+                                                    base::WorkerMetrics& metrics) {
+    return std::make_unique<l2::CodecStore>(make_store(loop, io, metrics), *pool, loop, metrics);
   };
 }
 
-int serve(const config::Config& config, const MemoryBudgets& memory) {
+int serve(const config::Config& config, const MemoryBudgets& memory, const SecondTier& tier) {
   Signals signals;
   log::init(log_options(config));
   raise_file_limit(config, memory.workers);
@@ -111,24 +134,31 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   l1::Cache cache({.budget_bytes = memory.budgets.l1, .max_age = config.l1.max_age}, ledger);
   l1::MemoryKeeper memory_keeper(cache, ledger, base::MemoryProbe(memory.limit_cgroup));
   service::Shared shared(service_options(config), cache, ledger);
+  std::optional<l2::CodecPool> codec_pool;
+  if (config.l2.kind != config::L2Kind::kNone) {
+    codec_pool.emplace(codec_options(config, memory.workers), memory.codec, ledger);
+  }
 
   admin::Sources sources;
   sources.version = CISTERN_VERSION;
   sources.l2_kind = config::name(config.l2.kind);
   sources.has_l2 = config.l2.kind != config::L2Kind::kNone;
+  sources.serves_without_l2 = config.l2.on_failure.get == config::OnGetFailure::kMiss &&
+                              config.l2.on_failure.put == config::OnPutFailure::kL1Only;
   sources.cache = &cache;
   sources.ledger = &ledger;
   sources.memory = &memory_keeper;
+  sources.codec_pool = codec_pool ? &*codec_pool : nullptr;
   sources.started = std::chrono::steady_clock::now();
 
   net::ServerOptions options = server_options(config, memory.workers, CISTERN_VERSION);
   options.session.stats_json = [&sources] { return admin::stats_json(sources); };
-  std::shared_ptr<l2::MemcachedPool> pool;
-  if (config.l2.kind == config::L2Kind::kMemcached) {
-    pool = std::make_shared<l2::MemcachedPool>(memcached_options(config));
-    sources.l2_servers = [pool] { return pool->states(); };
+  sources.breakers = tier.breakers;
+  if (tier.memcached != nullptr) {
+    sources.l2_servers = [pool = tier.memcached] { return pool->states(); };
   }
-  net::Server server(std::move(options), shared, store_factory(config, pool));
+  net::Server server(std::move(options), shared,
+                     with_codecs(tier.make_store, codec_pool ? &*codec_pool : nullptr));
   connect_sources(sources, server);
   server.every(kSweepPeriod, [&cache](base::TimePoint now) {
     cache.sweep(kSweepEntries, now);
@@ -154,6 +184,7 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
                       {"transfers_bytes", memory.budgets.transfers},
                       {"connections_bytes", memory.budgets.connections},
                       {"l2_buffers_bytes", memory.budgets.l2_buffers},
+                      {"codec_bytes", memory.budgets.codec},
                       {"base_bytes", memory.budgets.base}});
 
   const int signal = signals.wait();
@@ -178,9 +209,14 @@ int run(const Arguments& arguments) {
     std::fprintf(stderr, "%s\n", memory.error().message.c_str());
     return kExitConfig;
   }
+  const auto tier = second_tier(*loaded);
+  if (!tier) {
+    std::fprintf(stderr, "%s\n", tier.error().message.c_str());
+    return kExitConfig;
+  }
   if (arguments.print) std::fputs(config::print(*loaded).c_str(), stdout);
   if (arguments.print || arguments.check) return EXIT_SUCCESS;
-  const int status = serve(*loaded, *memory);
+  const int status = serve(*loaded, *memory, *tier);
   log::shutdown();
   return status;
 }

@@ -61,7 +61,8 @@ Stored to_stored(const proto::Stored& stored) {
           .size = stored.size,
           .expires_at = to_expiry(stored.expires_at_ms),
           .in_l1 = (stored.flags & proto::kInL1) != 0,
-          .in_l2 = (stored.flags & proto::kInL2) != 0};
+          .in_l2 = (stored.flags & proto::kInL2) != 0,
+          .degraded = (stored.flags & proto::kValueDegraded) != 0};
 }
 
 Touched to_touched(const proto::Done& done) {

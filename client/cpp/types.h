@@ -63,6 +63,8 @@ struct Stored {
   std::optional<ExpiryTime> expires_at;
   bool in_l1 = false;
   bool in_l2 = false;
+  // The second tier could not be told: it is in the daemon's memory alone (l2.on_failure.put).
+  bool degraded = false;
 };
 
 struct ClientOptions {

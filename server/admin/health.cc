@@ -7,11 +7,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// `warnings`: what is wrong and no reason to be called otherwise.
-Health answer(const Json& reasons, const Json& warnings = Json::array()) {
+// `degraded`: what is wrong and no reason to be called otherwise.
+Health answer(const Json& reasons, const Json& degraded = Json::array()) {
   Json body = {{"ok", reasons.empty()}};
   if (!reasons.empty()) body["reasons"] = reasons;
-  if (!warnings.empty()) body["warnings"] = warnings;
+  if (!degraded.empty()) body["degraded"] = degraded;
   return {reasons.empty() ? 200 : 503,
           body.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"};
 }
@@ -36,22 +36,23 @@ Health health(const Sources& sources) {
 
 Health readiness(const Sources& sources) {
   Json reasons = Json::array();
+  Json degraded = Json::array();
   const State state = sources.state;
   if (state == State::kStarting) reasons.push_back(reason("starting", "not yet serving"));
   if (state == State::kDraining) reasons.push_back(reason("draining", "shutting down"));
   if (sources.has_l2 && state == State::kServing) {
     if (const base::Result<void> l2 = sources.l2_ready(); !l2) {
-      reasons.push_back(reason("l2_unreachable", l2.error().message));
+      Json& to = sources.serves_without_l2 ? degraded : reasons;
+      to.push_back(reason("l2_unreachable", l2.error().message));
     }
   }
-  Json warnings = Json::array();
   if (sources.l2_servers && state == State::kServing) {
     for (const l2::ServerState& server : sources.l2_servers()) {
       if (server.is_up || server.why.empty()) continue;
-      warnings.push_back(reason("l2_server_unreachable", server.why));
+      degraded.push_back(reason("l2_server_unreachable", server.why));
     }
   }
-  return answer(reasons, warnings);
+  return answer(reasons, degraded);
 }
 
 }  // namespace cistern::admin

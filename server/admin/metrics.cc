@@ -63,6 +63,7 @@ class Collector {
     connections();
     first_tier();
     second_tier();
+    codec();
     memory();
     own();
     return std::move(families_);
@@ -202,10 +203,25 @@ class Collector {
     each(Id::kL2ServerRefused, [](const l2::ServerState& s) { return s.refused; });
   }
 
+  void breakers() {
+    const auto each = [this](Id id, auto&& value_of) {
+      MetricFamily& values = family(id);
+      for (const auto& breaker : sources_.breakers) {
+        add(values, static_cast<double>(value_of(breaker->figures())),
+            {label("endpoint", breaker->endpoint())});
+      }
+    };
+    using Figures = l2::Breaker::Figures;
+    each(Id::kBreakerState, [](const Figures& f) { return static_cast<int>(f.state); });
+    each(Id::kBreakerOpens, [](const Figures& f) { return f.opens; });
+    each(Id::kBreakerProbes, [](const Figures& f) { return f.probes; });
+  }
+
   void second_tier() {
     if (!sources_.has_l2) return;
     l2_servers();
     one(Id::kL2Up, sources_.l2_ready() ? 1.0 : 0.0);
+    breakers();
     MetricFamily& counts = family(Id::kL2Operations);
     for (std::size_t op = 0; op < base::kL2OpCount; ++op) {
       for (std::size_t result = 0; result < base::kL2ResultCount; ++result) {
@@ -229,6 +245,24 @@ class Collector {
       const double count = sum([&](const WorkerMetrics& w) -> auto& { return w.lost[why]; });
       if (count > 0) add(lost, count, {label("reason", name(static_cast<base::Loss>(why)))});
     }
+  }
+
+  void codec() {
+    if (sources_.codec_pool == nullptr) return;
+    MetricFamily& faults = family(Id::kDecodeFaults);
+    for (std::size_t fault = 0; fault < codec::kFaultCount; ++fault) {
+      add(faults, sum([&](const WorkerMetrics& w) -> auto& { return w.decode_faults[fault]; }),
+          {label("reason", codec::kFaultLabels[fault])});
+    }
+    const l2::CodecPool::Stats stats = sources_.codec_pool->stats();
+    MetricFamily& waiting = family(Id::kCodecWaiting);
+    MetricFamily& busy = family(Id::kCodecSeconds);
+    for (const std::size_t work : {std::size_t{0}, std::size_t{1}}) {
+      const std::string_view name = work == 0 ? "encode" : "decode";
+      add(waiting, static_cast<double>(stats.queued[work]), {label("work", name)});
+      add(busy, seconds(stats.busy[work]), {label("work", name)});
+    }
+    one(Id::kCodecContexts, stats.context_bytes);
   }
 
   void memory() {

@@ -23,6 +23,8 @@ std::string_view name(Account account) {
       return "connections";
     case Account::kL2Buffers:
       return "l2_buffers";
+    case Account::kCodec:
+      return "codec";
     case Account::kBase:
       return "base";
   }
@@ -180,6 +182,8 @@ std::uint64_t Ledger::budget(Account account) const {
       return budgets_.connections;
     case Account::kL2Buffers:
       return budgets_.l2_buffers;
+    case Account::kCodec:
+      return budgets_.codec;
     case Account::kBase:
       return budgets_.base;
   }

@@ -29,9 +29,10 @@ enum class Account : std::uint8_t {
   kHeld,         // evicted from L1 and still being read
   kConnections,  // kernel socket buffers and session state
   kL2Buffers,    // small values on their way to L2
+  kCodec,        // contexts and second buffers of chunks that are being compressed or decoded
   kBase,         // the program itself, and what idle connections to L2 may hold
 };
-inline constexpr std::size_t kAccountCount = 8;
+inline constexpr std::size_t kAccountCount = 9;
 std::string_view name(Account account);
 // Fills, readers and uploads: they share one budget (with kHeld) and one queue.
 constexpr bool is_transfer(Account account) {
@@ -80,6 +81,7 @@ class Ledger {
     std::uint64_t held = 0;       // of which kHeld may take at most this
     std::uint64_t connections = 0;
     std::uint64_t l2_buffers = 0;
+    std::uint64_t codec = 0;
     std::uint64_t base = 0;
   };
 

@@ -29,8 +29,9 @@ inline constexpr std::string_view kLossNames[] = {
 inline std::string_view name(Loss loss) { return kLossNames[static_cast<std::size_t>(loss)]; }
 
 inline tl::unexpected<Error> lost(Loss why, std::string message) {
-  return tl::unexpected<Error>(
-      Error{Status::kValueLost, std::move(message), static_cast<std::uint8_t>(why)});
+  Error error{Status::kValueLost, std::move(message)};
+  error.detail = static_cast<std::uint8_t>(why);
+  return tl::unexpected<Error>(std::move(error));
 }
 // Of a kValueLost.
 inline Loss loss_of(const Error& error) {

@@ -89,6 +89,8 @@ void WorkerMetrics::count_l2(L2Op op, L2Result result, Duration latency) {
   l2_latency[at(op)].record(latency);
 }
 
+void WorkerMetrics::count_decode_fault(codec::Fault fault) { decode_faults[at(fault)].add(); }
+
 std::span<const CounterInfo> all_counters() { return kCounters; }
 std::span<const GaugeInfo> all_gauges() { return kGauges; }
 

@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "codec/fault.h"
 #include "server/base/loss.h"
 #include "server/base/types.h"
 
@@ -106,6 +107,8 @@ struct alignas(64) WorkerMetrics {
   void count_l2(L2Op op, L2Result result, Duration latency);
   // A value that was found lost.
   void count_lost(Loss why) { lost[static_cast<std::size_t>(why)].add(); }
+  // A chunk of the second tier, or of a writer, that could not be decoded.
+  void count_decode_fault(codec::Fault fault);
 
   std::array<std::array<Counter, kStatusCount>, kOpCount> requests;  // by status_index()
   std::array<Histogram, kOpCount> request_latency;
@@ -113,6 +116,7 @@ struct alignas(64) WorkerMetrics {
   std::array<std::array<Counter, kL2ResultCount>, kL2OpCount> l2;
   std::array<Histogram, kL2OpCount> l2_latency;
   std::array<Counter, kLossCount> lost;  // by Loss
+  std::array<Counter, codec::kFaultCount> decode_faults;
 #define CISTERN_COUNTER(member, metric, help) Counter member;
 #define CISTERN_GAUGE(member, metric, help) Gauge member;
 #include "server/base/metrics.def"

@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include "server/l2/backoff.h"
 #include "server/l2/ketama.h"
 #include "server/l2/memcached_clock.h"
 #include "server/l2/memcached_link.h"

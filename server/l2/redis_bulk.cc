@@ -51,9 +51,13 @@ std::size_t add_pieces(const RedisBulk::Op& op, std::size_t skip, iovec* to) {
 
 }  // namespace
 
-RedisBulk::RedisBulk(std::shared_ptr<const RedisOptions> options, asio::io_context& io,
-                     base::Loop& loop, base::WorkerMetrics& metrics)
-    : options_(std::move(options)), io_(io), loop_(loop), metrics_(metrics) {}
+RedisBulk::RedisBulk(std::shared_ptr<const RedisOptions> options, std::shared_ptr<Breaker> breaker,
+                     asio::io_context& io, base::Loop& loop, base::WorkerMetrics& metrics)
+    : options_(std::move(options)),
+      breaker_(std::move(breaker)),
+      io_(io),
+      loop_(loop),
+      metrics_(metrics) {}
 
 RedisBulk::~RedisBulk() { DCHECK(ops_.empty() && waiting_.empty()); }
 
@@ -69,7 +73,9 @@ base::Result<void> RedisBulk::usable() const {
   if (state_ == State::kClosed) {
     return base::fail(Status::kShuttingDown, "the second tier is being closed");
   }
-  if (state_ == State::kReady || waiting_allowed_) return {};
+  const bool is_up = state_ == State::kReady;
+  if (auto allowed = breaker_->allows(loop_.now(), is_up); !allowed) return allowed;
+  if (is_up || waiting_allowed_) return {};
   return tl::unexpected(last_error_);
 }
 
@@ -159,6 +165,11 @@ void RedisBulk::ready() {
   loop_.cancel(std::exchange(attempt_timer_, base::Loop::TimerId::kNone));
   state_ = State::kReady;
   waiting_allowed_ = true;
+  if (probe_) {
+    probe_.succeeded(loop_.now());
+  } else {
+    breaker_->connected(loop_.now());
+  }
   ready_since_ = last_progress_ = loop_.now();
   if (std::exchange(was_ready_, true)) metrics_.l2_reconnects.add();
   base::log::info("connected to Redis", {{"endpoint", display(options_->url)}, {"for", "chunks"}});
@@ -190,6 +201,7 @@ void RedisBulk::cut(const base::Error& why) {
   static base::log::Limit limit(5);
   base::log::warn(limit, was_up ? "lost the connection to Redis" : "cannot connect to Redis",
                   {{"endpoint", display(options_->url)}, {"for", "chunks"}, {"why", why.message}});
+  tell_breaker(why, was_up);
   const bool was_stable = was_up && loop_.now() - ready_since_ >= kStableAfter;
   if (was_stable) backoff_.reset();
   waiting_allowed_ = was_stable;
@@ -199,14 +211,36 @@ void RedisBulk::cut(const base::Error& why) {
   schedule_attempt();
 }
 
+void RedisBulk::tell_breaker(const base::Error& why, bool was_up) {
+  if (probe_) {
+    probe_.failed(loop_.now(), why.message);
+  } else if (!was_up) {
+    breaker_->connect_failed(loop_.now(), why.message);
+  } else if (why.status == Status::kL2Timeout) {
+    breaker_->timed_out(loop_.now(), why.message);
+  }
+}
+
 void RedisBulk::schedule_attempt() {
-  const base::Duration delay = waiting_allowed_ ? base::Duration::zero() : backoff_.next();
   const auto weak = weak_from_this();
-  attempt_timer_ = loop_.after(delay, [weak] {
-    if (const auto self = weak.lock()) {
-      self->attempt_timer_ = base::Loop::TimerId::kNone;
+  if (!breaker_->is_closed()) {
+    turn_ = breaker_->wait(loop_, [weak](Breaker::Probe probe) {
+      const auto self = weak.lock();
+      if (!self) return;
+      self->turn_.reset();
+      self->probe_ = std::move(probe);
+      self->waiting_allowed_ = true;
       self->attempt();
-    }
+    });
+    return;
+  }
+  const base::Duration delay = waiting_allowed_ ? base::Duration::zero() : backoff_.next();
+  attempt_timer_ = loop_.after(delay, [weak] {
+    const auto self = weak.lock();
+    if (!self) return;
+    self->attempt_timer_ = base::Loop::TimerId::kNone;
+    if (!self->breaker_->is_closed()) return self->schedule_attempt();
+    self->attempt();
   });
 }
 
@@ -215,6 +249,8 @@ void RedisBulk::close() {
   const base::Error why{Status::kShuttingDown, "the second tier is being closed"};
   ++attempt_;
   state_ = State::kClosed;
+  turn_.reset();
+  probe_.give_back();
   loop_.cancel(std::exchange(attempt_timer_, base::Loop::TimerId::kNone));
   loop_.cancel(std::exchange(progress_timer_, base::Loop::TimerId::kNone));
   if (socket_) {
@@ -395,6 +431,7 @@ bool RedisBulk::deliver() {
       if (socket != socket_) return false;
       continue;
     }
+    breaker_->answered();
     // A replica, a Redis that is loading, a login that was revoked: true of all that comes after
     // it, and a new connection may find another Redis behind the name.
     const bool is_useless = !event.reply && event.reply.error().status == Status::kL2Unavailable;

@@ -2,8 +2,9 @@
 //
 // Operations are pipelined and answered in order. While the first attempt to connect after the
 // start or after a loss is under way, operations wait for it; once one has failed they fail at
-// once, until another has succeeded. When no byte moves for op_timeout while answers are due, the
-// connection is cut, everything on it fails, and a new one is made.
+// once, until another has succeeded, and so they do while the endpoint's breaker is open
+// (breaker.h). When no byte moves for op_timeout while answers are due, the connection is cut,
+// everything on it fails, and a new one is made.
 //
 // The loop's thread only.
 #pragma once
@@ -18,6 +19,7 @@
 
 #include "server/base/loop.h"
 #include "server/base/metrics.h"
+#include "server/l2/breaker.h"
 #include "server/l2/redis_connect.h"
 #include "server/l2/redis_options.h"
 #include "server/l2/redis_receiver.h"
@@ -39,8 +41,8 @@ class RedisBulk : public std::enable_shared_from_this<RedisBulk> {
   using OpPtr = std::shared_ptr<Op>;
 
   // All of them outlive it.
-  RedisBulk(std::shared_ptr<const RedisOptions> options, asio::io_context& io, base::Loop& loop,
-            base::WorkerMetrics& metrics);
+  RedisBulk(std::shared_ptr<const RedisOptions> options, std::shared_ptr<Breaker> breaker,
+            asio::io_context& io, base::Loop& loop, base::WorkerMetrics& metrics);
   ~RedisBulk();
 
   void start();
@@ -66,6 +68,7 @@ class RedisBulk : public std::enable_shared_from_this<RedisBulk> {
   void handshake_command(std::initializer_list<std::string_view> words, bool last);
   void ready();
   void cut(const base::Error& why);
+  void tell_breaker(const base::Error& why, bool was_up);
   void schedule_attempt();
   void fail_all(std::deque<OpPtr>& ops, const base::Error& why);
   void complete(const OpPtr& op, base::Result<StoredChunk> result);
@@ -80,10 +83,13 @@ class RedisBulk : public std::enable_shared_from_this<RedisBulk> {
   base::Error describe(base::Status status, std::string_view what) const;
 
   const std::shared_ptr<const RedisOptions> options_;
+  const std::shared_ptr<Breaker> breaker_;
   asio::io_context& io_;
   base::Loop& loop_;
   base::WorkerMetrics& metrics_;
   Backoff backoff_;
+  Breaker::Probe probe_;                   // this attempt is one
+  std::shared_ptr<Breaker::Waiter> turn_;  // while the breaker is open
 
   State state_ = State::kNew;
   bool waiting_allowed_ = true;  // this attempt is the first since the start or a loss

@@ -2,7 +2,6 @@
 
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <memory>
 
 #include <asio/ip/tcp.hpp>
@@ -10,7 +9,6 @@
 #include <asio/post.hpp>
 #include <fmt/format.h>
 
-#include "server/base/rng.h"
 #include "server/l2/redis_options.h"
 
 namespace cistern::l2 {
@@ -57,20 +55,6 @@ void set_socket_buffers(int fd) {
   for (const int direction : {SO_RCVBUF, SO_SNDBUF}) {
     set_int_option(fd, SOL_SOCKET, direction, static_cast<int>(kSocketBufferBytes));
   }
-}
-
-Backoff::Backoff()
-    : random_(static_cast<std::minstd_rand::result_type>(base::random_seed() & 0x7fffffff)) {}
-
-base::Duration Backoff::next() {
-  using std::chrono::milliseconds;
-  constexpr std::int64_t kFirstMs = 50;
-  constexpr std::int64_t kLastMs = 5000;
-  constexpr unsigned kDoublings = 7;
-  const std::int64_t whole = std::min(kLastMs, kFirstMs << std::min(failures_, kDoublings));
-  ++failures_;
-  std::uniform_int_distribution<std::int64_t> off(0, whole / 2);
-  return milliseconds(whole - off(random_));
 }
 
 }  // namespace cistern::l2

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -28,19 +27,6 @@ void resolve(asio::io_context& io, const RedisUrl& url,
 void set_int_option(int fd, int level, int name, int value);
 // Both to kSocketBufferBytes.
 void set_socket_buffers(int fd);
-
-// Delays between attempts to connect: doubled from 50 ms up to 5 s, each with up to half of it
-// taken off at random, so that daemons which lost the same Redis don't return all at once.
-class Backoff {
- public:
-  Backoff();
-  base::Duration next();
-  void reset() { failures_ = 0; }
-
- private:
-  std::minstd_rand random_;
-  unsigned failures_ = 0;
-};
 
 // A connection that was up for less than this before it broke counts as a failed attempt.
 inline constexpr base::Duration kStableAfter = std::chrono::seconds(1);

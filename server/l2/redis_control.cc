@@ -43,9 +43,11 @@ std::string_view reply_text(const redisReply& reply) {
   return {reply.str, reply.len};
 }
 
-RedisControl::RedisControl(std::shared_ptr<const RedisOptions> options, std::string script,
+RedisControl::RedisControl(std::shared_ptr<const RedisOptions> options,
+                           std::shared_ptr<Breaker> breaker, std::string script,
                            asio::io_context& io, base::Loop& loop, base::WorkerMetrics& metrics)
     : options_(std::move(options)),
+      breaker_(std::move(breaker)),
       script_(std::move(script)),
       io_(io),
       loop_(loop),
@@ -65,7 +67,9 @@ base::Result<void> RedisControl::usable() const {
   if (state_ == State::kClosing || state_ == State::kClosed) {
     return base::fail(Status::kShuttingDown, "the second tier is being closed");
   }
-  if (state_ == State::kReady || waiting_allowed_) return {};
+  const bool is_up = state_ == State::kReady;
+  if (auto allowed = breaker_->allows(loop_.now(), is_up); !allowed) return allowed;
+  if (is_up || waiting_allowed_) return {};
   return tl::unexpected(last_error_);
 }
 
@@ -180,6 +184,11 @@ void RedisControl::ready() {
   loop_.cancel(std::exchange(attempt_timer_, base::Loop::TimerId::kNone));
   state_ = State::kReady;
   waiting_allowed_ = true;
+  if (probe_) {
+    probe_.succeeded(loop_.now());
+  } else {
+    breaker_->connected(loop_.now());
+  }
   ready_since_ = loop_.now();
   if (std::exchange(was_ready_, true)) metrics_.l2_reconnects.add();
   base::log::info("connected to Redis",
@@ -215,6 +224,7 @@ void RedisControl::went_down(const base::Error& why) {
   base::log::warn(
       limit, was_up ? "lost the connection to Redis" : "cannot connect to Redis",
       {{"endpoint", display(options_->url)}, {"for", "commands"}, {"why", why.message}});
+  tell_breaker(why, was_up);
   const bool was_stable = was_up && loop_.now() - ready_since_ >= kStableAfter;
   if (was_stable) backoff_.reset();
   waiting_allowed_ = was_stable;
@@ -223,15 +233,37 @@ void RedisControl::went_down(const base::Error& why) {
   schedule_attempt();
 }
 
+void RedisControl::tell_breaker(const base::Error& why, bool was_up) {
+  if (probe_) {
+    probe_.failed(loop_.now(), why.message);
+  } else if (!was_up) {
+    breaker_->connect_failed(loop_.now(), why.message);
+  } else if (why.status == Status::kL2Timeout) {
+    breaker_->timed_out(loop_.now(), why.message);
+  }
+}
+
 void RedisControl::schedule_attempt() {
   if (state_ != State::kBackoff) return;  // what was just told of the loss has closed us
-  const base::Duration delay = waiting_allowed_ ? base::Duration::zero() : backoff_.next();
   const auto weak = weak_from_this();
-  attempt_timer_ = loop_.after(delay, [weak] {
-    if (const auto self = weak.lock()) {
-      self->attempt_timer_ = base::Loop::TimerId::kNone;
+  if (!breaker_->is_closed()) {
+    turn_ = breaker_->wait(loop_, [weak](Breaker::Probe probe) {
+      const auto self = weak.lock();
+      if (!self) return;
+      self->turn_.reset();
+      self->probe_ = std::move(probe);
+      self->waiting_allowed_ = true;
       self->attempt();
-    }
+    });
+    return;
+  }
+  const base::Duration delay = waiting_allowed_ ? base::Duration::zero() : backoff_.next();
+  attempt_timer_ = loop_.after(delay, [weak] {
+    const auto self = weak.lock();
+    if (!self) return;
+    self->attempt_timer_ = base::Loop::TimerId::kNone;
+    if (!self->breaker_->is_closed()) return self->schedule_attempt();
+    self->attempt();
   });
 }
 
@@ -239,6 +271,8 @@ void RedisControl::close(std::function<void()> closed) {
   closed_ = std::move(closed);
   const bool has_link = link_ != nullptr;
   state_ = State::kClosing;
+  turn_.reset();
+  probe_.give_back();
   loop_.cancel(std::exchange(attempt_timer_, base::Loop::TimerId::kNone));
   const base::Error why{Status::kShuttingDown, "the second tier is being closed"};
   for (Exchange& exchange : std::exchange(waiting_, {})) exchange.on_end({why, false, {}});
@@ -307,6 +341,7 @@ void RedisControl::send(Exchange exchange) {
 
 void RedisControl::answered(const PendingPtr& pending, std::size_t index, const redisReply* reply) {
   if (reply != nullptr) {
+    breaker_->answered();
     const auto error = reply_error(*reply);
     pending->exchange.on_reply(index, *reply);
     // A replica, a Redis that is loading, a login that was revoked: true of all that follows, and a

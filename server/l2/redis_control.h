@@ -1,7 +1,8 @@
 // The connection for commands and small values: its life, and pipelined exchanges over it.
 //
 // While the first attempt to connect after the start or after a loss is under way, exchanges wait
-// for it; once one has failed they fail at once, until another has succeeded. An exchange has
+// for it; once one has failed they fail at once, until another has succeeded, and so they do while
+// the endpoint's breaker is open (breaker.h). An exchange has
 // op_timeout from when it is sent; the connection on which one isn't answered in time is cut.
 //
 // The loop's thread only.
@@ -16,6 +17,7 @@
 
 #include "server/base/loop.h"
 #include "server/base/metrics.h"
+#include "server/l2/breaker.h"
 #include "server/l2/redis_clock.h"
 #include "server/l2/redis_link.h"
 #include "server/l2/redis_options.h"
@@ -42,8 +44,9 @@ class RedisControl : public std::enable_shared_from_this<RedisControl> {
   };
 
   // All of them outlive it. `script` is loaded into every Redis that it connects to.
-  RedisControl(std::shared_ptr<const RedisOptions> options, std::string script,
-               asio::io_context& io, base::Loop& loop, base::WorkerMetrics& metrics);
+  RedisControl(std::shared_ptr<const RedisOptions> options, std::shared_ptr<Breaker> breaker,
+               std::string script, asio::io_context& io, base::Loop& loop,
+               base::WorkerMetrics& metrics);
   ~RedisControl();
 
   void start();
@@ -82,6 +85,7 @@ class RedisControl : public std::enable_shared_from_this<RedisControl> {
   void link_closed(const std::string& why);
   void cut(const base::Error& why);
   void went_down(const base::Error& why);
+  void tell_breaker(const base::Error& why, bool was_up);
   void schedule_attempt();
 
   void send(Exchange exchange);
@@ -90,11 +94,14 @@ class RedisControl : public std::enable_shared_from_this<RedisControl> {
   void finish_close();
 
   const std::shared_ptr<const RedisOptions> options_;
+  const std::shared_ptr<Breaker> breaker_;
   const std::string script_;
   asio::io_context& io_;
   base::Loop& loop_;
   base::WorkerMetrics& metrics_;
   Backoff backoff_;
+  Breaker::Probe probe_;                   // this attempt is one
+  std::shared_ptr<Breaker::Waiter> turn_;  // while the breaker is open
   RedisClock clock_;
   std::string script_sha_;
 

@@ -48,22 +48,46 @@ constexpr auto kMeanings = std::to_array<Meaning>({
     {"LOADING", Status::kL2Unavailable, "Redis is loading its data: it answers when it is done"},
     {"MASTERDOWN", Status::kL2Unavailable, "l2.redis.url names a replica without its primary"},
     {"NOAUTH", Status::kL2Unavailable,
-     "Redis wants a login: put user and password into l2.redis.url"},
+     "Redis wants a login: put user and password into l2.redis.url, or into l2.redis.user and "
+     "l2.redis.password_file"},
     {"WRONGPASS", Status::kL2Unavailable,
-     "Redis refuses the login: correct user and password in l2.redis.url"},
+     "Redis refuses the login: correct user and password in l2.redis.url, or in l2.redis.user and "
+     "l2.redis.password_file"},
+    {"DENIED", Status::kL2Unavailable,
+     "Redis is in protected mode and takes connections of its own machine alone: give it a "
+     "password, "
+     "or a bind address"},
     {"NOPERM", Status::kL2Error,
-     "the user in l2.redis.url lacks a permission: grant it the commands and the key prefix"},
+     "the Redis user of this daemon lacks a permission: grant it the commands and the key prefix"},
     {"MOVED", Status::kL2Error,
      "l2.redis.url names a node of a Redis Cluster, which is not supported: use a single Redis"},
     {"ASK", Status::kL2Error,
      "l2.redis.url names a node of a Redis Cluster, which is not supported: use a single Redis"},
-    {"CLUSTERDOWN", Status::kL2Unavailable, "the Redis Cluster is down"},
+    {"CLUSTERDOWN", Status::kL2Unavailable,
+     "the Redis Cluster is down, and none is supported: use a single Redis"},
+    {"TRYAGAIN", Status::kL2Busy,
+     "the Redis Cluster is being resharded, and none is supported: use a single Redis"},
     {"MISCONF", Status::kL2Error,
      "Redis cannot save to its disk and refuses writes: repair that, or turn its snapshots off"},
     {"NOREPLICAS", Status::kL2Unavailable, "Redis has fewer replicas than min-replicas-to-write"},
-    {"BUSY", Status::kL2Busy, "Redis is busy with somebody's slow script"},
+    {"BUSY", Status::kL2Busy,
+     "Redis is busy with somebody's slow script: wait for it, or end it with SCRIPT KILL"},
     {"WRONGTYPE", Status::kL2Error,
      "something else uses the same keys: choose another l2.redis.key_prefix"},
+});
+
+// What has no code of its own but ERR; `code` is a part of the text.
+constexpr auto kWithoutCode = std::to_array<Meaning>({
+    {"max number of clients", Status::kL2Unavailable,
+     "Redis has no connection left: raise its maxclients"},
+    {"without any password configured", Status::kL2Unavailable,
+     "Redis has no password, and l2.redis.url or l2.redis.password_file gives one: take it out, or "
+     "give Redis one"},
+    {"DB index is out of range", Status::kL2Unavailable,
+     "l2.redis.url names a database that Redis does not have: name another, or raise its "
+     "databases"},
+    {"unknown command", Status::kL2Error,
+     "Redis lacks a command that Cistern needs: it must be 7.0 or later, with none renamed"},
 });
 
 }  // namespace
@@ -109,10 +133,10 @@ base::Error redis_error(std::string_view reply) {
       return {meaning.status, fmt::format("{} (Redis said: {})", meaning.advice, reply)};
     }
   }
-  if (reply.find("max number of clients") != std::string_view::npos) {
-    return {
-        Status::kL2Unavailable,
-        fmt::format("Redis has no connection left: raise its maxclients (Redis said: {})", reply)};
+  for (const Meaning& meaning : kWithoutCode) {
+    if (reply.find(meaning.code) != std::string_view::npos) {
+      return {meaning.status, fmt::format("{} (Redis said: {})", meaning.advice, reply)};
+    }
   }
   return {Status::kL2Error, fmt::format("Redis answered with an error: {}", reply)};
 }

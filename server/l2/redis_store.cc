@@ -47,16 +47,17 @@ std::string ms_text(Duration duration) {
 }  // namespace
 
 RedisStore::RedisStore(RedisOptions options, asio::io_context& io, base::Loop& loop,
-                       base::WorkerMetrics& metrics)
+                       base::WorkerMetrics& metrics, std::shared_ptr<Breaker> breaker)
     : options_(std::make_shared<const RedisOptions>(std::move(options))),
       loop_(loop),
       metrics_(metrics),
-      control_(std::make_shared<RedisControl>(options_, std::string(commit_script()), io, loop,
-                                              metrics)),
+      breaker_(breaker ? std::move(breaker) : Breaker::make(display(options_->url))),
+      control_(std::make_shared<RedisControl>(options_, breaker_, std::string(commit_script()), io,
+                                              loop, metrics)),
       committer_(std::make_shared<RedisCommitter>(options_, control_, loop)) {
   CHECK(options_->connections_per_worker >= 2);
   for (std::uint32_t i = 1; i < options_->connections_per_worker; ++i) {
-    bulks_.push_back(std::make_shared<RedisBulk>(options_, io, loop, metrics));
+    bulks_.push_back(std::make_shared<RedisBulk>(options_, breaker_, io, loop, metrics));
   }
   loop_.post([control = std::weak_ptr(control_)] {
     if (const auto self = control.lock()) self->start();

@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "server/l2/breaker.h"
 #include "server/l2/keys.h"
 #include "server/l2/redis_bulk.h"
 #include "server/l2/redis_commit.h"
@@ -26,9 +27,10 @@ namespace cistern::l2 {
 class RedisStore final : public Store {
  public:
   // Any thread; all else on the loop's, which is the one that runs `io`. Begins to connect on the
-  // loop's next turn. `io`, `loop` and `metrics` outlive it.
+  // loop's next turn. `io`, `loop` and `metrics` outlive it. `breaker` is that of its endpoint,
+  // which the stores of all workers share; null: one of its own.
   RedisStore(RedisOptions options, asio::io_context& io, base::Loop& loop,
-             base::WorkerMetrics& metrics);
+             base::WorkerMetrics& metrics, std::shared_ptr<Breaker> breaker = nullptr);
   // After close() has called back, or when the loop never ran.
   ~RedisStore() override;
 
@@ -70,6 +72,7 @@ class RedisStore final : public Store {
   const std::shared_ptr<const RedisOptions> options_;
   base::Loop& loop_;
   base::WorkerMetrics& metrics_;
+  const std::shared_ptr<Breaker> breaker_;
   const std::shared_ptr<RedisControl> control_;
   const std::shared_ptr<RedisCommitter> committer_;
   std::vector<std::shared_ptr<RedisBulk>> bulks_;

@@ -41,22 +41,23 @@ std::uint64_t l2_buffer_bytes(const MemoryDemand& demand) {
 
 // What there must be of everything.
 struct Least {
-  std::uint64_t base, l2_buffers, connections, transfers, l1;
-  std::uint64_t sum() const { return base + l2_buffers + connections + transfers + l1; }
+  std::uint64_t base, l2_buffers, codec, connections, transfers, l1;
+  std::uint64_t sum() const { return base + l2_buffers + codec + connections + transfers + l1; }
 };
 
 std::string l2_part(const MemoryDemand& demand, const Least& least) {
   if (demand.l2_threads > 0) {
     return fmt::format(
         " and {} threads that talk to L2 (l2.memcached.pool_threads), {} for small "
-        "values on their way there",
-        demand.l2_threads, mib(least.l2_buffers));
+        "values on their way there, {} to compress chunks (storage.compression.level and .threads)",
+        demand.l2_threads, mib(least.l2_buffers), mib(least.codec));
   }
   if (demand.l2_connections == 0) return {};
   return fmt::format(
       " and their {} connections each to L2 (l2.redis.connections_per_worker), "
-      "{} for small values on their way there",
-      demand.l2_connections, mib(least.l2_buffers));
+      "{} for small values on their way there, {} to compress chunks (storage.compression.level "
+      "and .threads)",
+      demand.l2_connections, mib(least.l2_buffers), mib(least.codec));
 }
 
 std::string does_not_fit(const MemoryDemand& demand, const Least& least) {
@@ -84,9 +85,12 @@ unsigned most_workers(std::uint64_t limit_bytes) {
 base::Result<base::Ledger::Budgets> plan_memory(const MemoryDemand& demand) {
   const std::uint64_t limit = demand.limit_bytes;
   const std::uint64_t all_connections = account_bytes(demand.max_connections);
-  const Least least{base_bytes(demand), l2_buffer_bytes(demand),
+  const Least least{base_bytes(demand),
+                    l2_buffer_bytes(demand),
+                    demand.codec_bytes,
                     std::min(all_connections, account_bytes(kLeastConnections)),
-                    kLeastWindows * demand.window_bytes, demand.l1_bytes.value_or(kLeastL1Bytes)};
+                    kLeastWindows * demand.window_bytes,
+                    demand.l1_bytes.value_or(kLeastL1Bytes)};
   if (least.sum() > limit) {
     return base::fail(proto::Status::kUsage, does_not_fit(demand, least));
   }
@@ -94,8 +98,9 @@ base::Result<base::Ledger::Budgets> plan_memory(const MemoryDemand& demand) {
   budgets.limit = limit;
   budgets.base = least.base;
   budgets.l2_buffers = least.l2_buffers;
+  budgets.codec = least.codec;
   // Of L1 at the least, connections and transfers.
-  const std::uint64_t rest = limit - least.base - least.l2_buffers - least.l1;
+  const std::uint64_t rest = limit - least.base - least.l2_buffers - least.codec - least.l1;
   // Connections also grow beyond what they begin with: transfers make their buffers larger.
   const std::uint64_t wanted_connections = 2 * all_connections;
   const std::uint64_t usual = std::min({account_bytes(kUsualConnections), limit / 4, rest * 3 / 8});

@@ -7,6 +7,7 @@
 //                 and the spare chunks, 4 MiB or a 16th of the limit
 //   l2_buffers    with an L2, small values on their way there: 4 MiB for each worker, at most a
 //                 16th of the limit
+//   codec         with an L2, what its threads compress and decode with (server/l2/codec_options.h)
 //   connections   208 KiB for each of max_connections and a third of that for what they need more
 //                 (server/net/connection_budget.h), at most the larger of an eighth of the limit
 //                 and what 256 of them need; for these at most a quarter of the limit, and three
@@ -37,6 +38,7 @@ struct MemoryDemand {
   unsigned workers = 1;
   unsigned l2_connections = 0;            // of each worker; 0 without an L2
   std::uint64_t l2_connection_bytes = 0;  // what one of them may hold
+  std::uint64_t codec_bytes = 0;
   unsigned l2_threads = 0;  // that talk to L2 for all workers; 0 where the workers do so themselves
   std::uint64_t l2_thread_bytes = 0;  // what one of them may hold, connections and all
 };

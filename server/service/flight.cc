@@ -3,6 +3,8 @@
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/service/edit.h"
+#include "server/service/l1_only.h"
 #include "server/service/room.h"
 #include "server/service/values.h"
 
@@ -37,6 +39,21 @@ Flight::~Flight() { CHECK(passengers_.empty()); }
 
 void Flight::begin() {
   work_ = worker_.begin_work(shared_from_this());
+  if (!worker_.shared.l1_only->has(key_->text)) return ask();
+  make_settling(worker_.shared_from_this(), *key_, [weak = weak_from_this()](Result<void> settled) {
+    const auto self = weak.lock();
+    if (!self || self->is_over()) return;
+    if (settled) return self->ask();
+    self->land_all({.error = std::move(settled.error())});
+  })->begin();
+}
+
+bool Flight::is_over() {
+  const std::lock_guard lock(mutex_);
+  return state_ == State::kOver;
+}
+
+void Flight::ask() {
   asked_at_ = worker_.loop.now();
   worker_.store->get_manifest(
       key_->text, [weak = weak_from_this()](Result<std::optional<l2::Manifest>> manifest) {

@@ -61,7 +61,8 @@ class Flight : public std::enable_shared_from_this<Flight> {
   Flight(const Flight&) = delete;
   Flight& operator=(const Flight&) = delete;
 
-  // Asks L2. The loop of the worker that made it, once.
+  // Asks L2; a key that is marked (l1_only.h) is settled first. The loop of the worker that made
+  // it, once.
   void begin();
 
   struct Boarding {
@@ -88,6 +89,8 @@ class Flight : public std::enable_shared_from_this<Flight> {
   };
 
   // The owner's loop, all below.
+  void ask();
+  bool is_over();
   void on_manifest(Result<std::optional<l2::Manifest>> manifest);
   void on_inline(l2::Manifest manifest);
   void on_chunked(const base::ValueMeta& meta);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "server/service/flight.h"
+#include "server/service/l1_only.h"
 #include "server/service/values.h"
 
 namespace cistern::service {
@@ -31,9 +32,7 @@ class Miss : public Flight::Passenger, public std::enable_shared_from_this<Miss>
   void on_inline(const l2::Manifest& manifest, const std::optional<proto::Range>& cover);
   void open();
   void answer();
-  void fail(const Error& error) {
-    if (GetSink* const sink = std::exchange(sink_, nullptr)) sink->on_failed(error);
-  }
+  void fail(const Error& error);
 
   GetSink* sink_;  // null once it was answered, or has left
   std::shared_ptr<Flight> flight_;
@@ -71,6 +70,19 @@ bool Miss::start(const std::function<bool()>& in_l1) {
     if (joined.kind == Flight::Boarding::Kind::kLanded) land(std::move(joined.landing));
     return true;
   }
+}
+
+void Miss::fail(const Error& error) {
+  GetSink* const sink = std::exchange(sink_, nullptr);
+  if (sink == nullptr) return;
+  if (!worker_->options.miss_on_failure || !is_l2_failure(error.status)) {
+    return sink->on_failed(error);
+  }
+  worker_->metrics.degraded_misses.add();
+  sink->on_failed(
+      {Status::kNotFound,
+       "the second tier could not be asked, and l2.on_failure.get is miss: " + error.message,
+       true});
 }
 
 void Miss::land(Flight::Landing landing) {
@@ -135,7 +147,8 @@ void Miss::on_inline(const l2::Manifest& manifest, const std::optional<proto::Ra
 
 // A hit on a value that is not small. False when it was evicted in this moment: then it's a miss.
 bool answer_large(const std::shared_ptr<Worker>& worker, const proto::GetRequest& request,
-                  std::uint64_t hash, const base::ValuePtr& value, GetSink& sink) {
+                  std::uint64_t hash, const base::ValuePtr& value, std::uint32_t flags,
+                  GetSink& sink) {
   const base::ValueMeta& constant = value->meta();
   if (request.if_changed == constant.version) {
     sink.on_failed({Status::kNotModified, {}});
@@ -156,7 +169,7 @@ bool answer_large(const std::shared_ptr<Worker>& worker, const proto::GetRequest
                              .digest = chunk == nullptr ? proto::chunk_digest({}) : chunk->digest(),
                              .metadata = proto::as_bytes(constant.metadata),
                              .bytes = chunk == nullptr ? Bytes() : chunk->bytes()};
-    sink.on_small(view, proto::kInL1);
+    sink.on_small(view, flags);
     return true;
   }
   if (value->revoked()) return false;
@@ -165,7 +178,7 @@ bool answer_large(const std::shared_ptr<Worker>& worker, const proto::GetRequest
   Reading reading =
       make_reading(worker, std::make_shared<const Key>(request.key, hash), meta, *cover);
   auto source = source_in_memory(reading, value);
-  sink.on_value(meta, *cover, proto::kInL1,
+  sink.on_value(meta, *cover, flags,
                 std::make_unique<StreamReader>(std::move(reading), std::move(source)));
   return true;
 }
@@ -173,6 +186,8 @@ bool answer_large(const std::shared_ptr<Worker>& worker, const proto::GetRequest
 // False when L1 doesn't have it.
 bool answer_from_l1(const std::shared_ptr<Worker>& worker, const proto::GetRequest& request,
                     std::uint64_t hash, GetSink& sink) {
+  const bool alone = worker->shared.l1_only->has(proto::as_text(request.key));
+  const std::uint32_t flags = proto::kInL1 | (alone ? proto::kValueDegraded : 0);
   bool not_modified = false;
   std::optional<std::uint64_t> past_size;  // of a value that ends before the range
   const l1::Cache::Found found =
@@ -183,11 +198,11 @@ bool answer_from_l1(const std::shared_ptr<Worker>& worker, const proto::GetReque
                    request.range->offset != 0) {
           past_size = view.size;
         } else {
-          sink.on_small(view, proto::kInL1);
+          sink.on_small(view, flags);
         }
       });
   if (!found.hit) return false;
-  if (found.large != nullptr) return answer_large(worker, request, hash, found.large, sink);
+  if (found.large != nullptr) return answer_large(worker, request, hash, found.large, flags, sink);
   if (not_modified) sink.on_failed({Status::kNotModified, {}});
   if (past_size) {
     base::ValueMeta meta;

@@ -126,6 +126,11 @@ Error no_room_in_l1(std::uint64_t size) {
                   size)};
 }
 
+bool may_stay_in_l1(const Worker& worker, const base::Condition& condition, const Error& failure) {
+  return worker.options.l1_only_on_failure && condition.kind == base::Condition::Kind::kNone &&
+         is_l2_failure(failure.status);
+}
+
 std::optional<Error> check_put(const proto::PutRequest& request) {
   if (request.key.empty()) return Error{Status::kBadRequest, "the key is empty"};
   if (request.if_absent && request.if_version) {
@@ -221,7 +226,8 @@ OperationPtr put_inline(const std::shared_ptr<Worker>& worker, const proto::PutR
     put_in_l1(*worker, request, digests.bytes, sink);
     return nullptr;
   }
-  if (const Result<void> available = worker->store->available(); !available) {
+  const Result<void> available = worker->store->available();
+  if (!available && !may_stay_in_l1(*worker, condition_of(request), available.error())) {
     answer_rejected(*worker, sink, Key(request.key), size, available.error());
     return nullptr;
   }

@@ -22,6 +22,10 @@ std::uint64_t cost_in_l1(const Worker& worker, std::uint64_t size, std::size_t k
 // Why a value that could be stored can't be now.
 Error no_room_in_l1(std::uint64_t size);
 
+// Whether a PUT that L2 fails to take is put into L1 alone, if L1 has room (l2.on_failure.put).
+// What depends on what L2 has can't be judged without it.
+bool may_stay_in_l1(const Worker& worker, const base::Condition& condition, const Error& failure);
+
 // Counts and passes on the failure of a PUT.
 void answer_failed(Worker& worker, PutSink& sink, const Error& error);
 

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "server/service/edit.h"
+#include "server/service/l1_only.h"
 
 namespace cistern::service {
 namespace {
@@ -18,10 +19,18 @@ class Remove : public Edit {
                      finish(on_removed(result));
                    });
   }
+  bool looks_at_l2() const override { return condition_.kind != base::Condition::Kind::kNone; }
+  void unsettled(Error error) override {
+    worker_->invalidate(key_);
+    finish(tl::unexpected(std::move(error)));
+  }
   void forget() override { done_ = nullptr; }
 
   Result<proto::Done> on_removed(const Result<l2::CommitResult>& result) {
-    if (!result) return tl::unexpected(result.error());
+    if (!result) {
+      worker_->invalidate(key_);
+      return tl::unexpected(result.error());
+    }
     switch (result->kind) {
       case l2::CommitKind::kConditionFailed:
         drop_outdated(condition_);
@@ -32,11 +41,17 @@ class Remove : public Edit {
       case l2::CommitKind::kCommitted:
         break;
     }
-    worker_->gate.change(key_.bytes(), key_.hash, [this] {
-      worker_->cache.erase(key_.bytes(), key_.hash, {}, l1::Removal::kDeleted, worker_->loop.now());
+    const bool was_marked = worker_->shared.l1_only->has(key_.text);
+    forget_mark();
+    auto in_l1 = l1::Cache::Erased::kAbsent;
+    worker_->gate.change(key_.bytes(), key_.hash, [&] {
+      in_l1 = worker_->cache.erase(key_.bytes(), key_.hash, {}, l1::Removal::kDeleted,
+                                   worker_->loop.now());
     });
     release_replaced(result->replaced, 0);
-    if (!result->replaced.existed) return base::fail(Status::kNotFound, {});
+    const bool existed =
+        result->replaced.existed || (was_marked && in_l1 == l1::Cache::Erased::kErased);
+    if (!existed) return base::fail(Status::kNotFound, {});
     return proto::Done{};
   }
 

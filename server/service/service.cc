@@ -7,6 +7,7 @@
 #include "server/service/explain.h"
 #include "server/service/fill.h"
 #include "server/service/get.h"
+#include "server/service/l1_only.h"
 #include "server/service/put.h"
 #include "server/service/reasons.h"
 #include "server/service/stat.h"
@@ -69,7 +70,8 @@ Shared::Shared(const Options& the_options, l1::Cache& the_cache, base::Ledger& t
       ledger(the_ledger),
       gate(std::make_unique<WriteGate>(the_options.negative_ttl)),
       passing(std::make_unique<Passing>()),
-      reasons(std::make_unique<Reasons>(the_ledger.budgets().l1)) {}
+      reasons(std::make_unique<Reasons>(the_ledger.budgets().l1)),
+      l1_only(std::make_unique<L1OnlyKeys>(the_ledger)) {}
 
 Shared::~Shared() = default;
 

@@ -44,8 +44,12 @@ struct Options {
   double ttl_jitter = 0;     // l1.ttl_jitter, from 0 to 0.5
   Duration fill_patience = std::chrono::milliseconds(100);  // l1.fill_patience
   unsigned fill_finish_percent = 20;                        // l1.fill_finish_percent
+  // When L2 can't be asked or told. An error, unless:
+  bool miss_on_failure = false;     // l2.on_failure.get: miss
+  bool l1_only_on_failure = false;  // l2.on_failure.put: l1_only
 };
 
+class L1OnlyKeys;
 class Passing;
 class Reasons;
 class WriteGate;
@@ -63,6 +67,7 @@ class Shared {
   const std::unique_ptr<WriteGate> gate;
   const std::unique_ptr<Passing> passing;
   const std::unique_ptr<Reasons> reasons;
+  const std::unique_ptr<L1OnlyKeys> l1_only;
 };
 
 // A value on its way to one reader. Pulled: it reads ahead from L2 within a bounded window and

@@ -2,6 +2,9 @@
 
 #include <utility>
 
+#include "server/service/edit.h"
+#include "server/service/l1_only.h"
+
 namespace cistern::service {
 namespace {
 
@@ -27,6 +30,9 @@ class Stat : public std::enable_shared_from_this<Stat> {
         });
   }
   void leave() { done_ = nullptr; }
+  void fail(const Error& error) {
+    if (const auto done = std::exchange(done_, nullptr)) done(tl::unexpected(error));
+  }
 
  private:
   void on_manifest(const Result<std::optional<l2::Manifest>>& manifest) {
@@ -51,7 +57,13 @@ OperationPtr stat(const std::shared_ptr<Worker>& worker, const proto::KeyRequest
                   Service::Done<proto::Info> done) {
   const std::uint64_t hash = base::hash_key(request.key);
   if (const auto meta = worker->cache.describe(request.key, hash, worker->loop.now())) {
-    done(info_of(*meta, worker->store == nullptr ? proto::kInL1 : proto::kInL1 | proto::kInL2));
+    std::uint32_t flags = proto::kInL1;
+    if (worker->shared.l1_only->has(proto::as_text(request.key))) {
+      flags |= proto::kValueDegraded;
+    } else if (worker->store != nullptr) {
+      flags |= proto::kInL2;
+    }
+    done(info_of(*meta, flags));
     return nullptr;
   }
   if (worker->store == nullptr) {
@@ -59,7 +71,15 @@ OperationPtr stat(const std::shared_ptr<Worker>& worker, const proto::KeyRequest
     return nullptr;
   }
   auto operation = std::make_shared<Stat>(std::move(done));
-  operation->start(*worker->store, request.key);
+  if (worker->shared.l1_only->has(proto::as_text(request.key))) {
+    const Key key(request.key);
+    make_settling(worker, key, [operation, worker, key](const Result<void>& settled) {
+      if (!settled) return operation->fail(settled.error());
+      operation->start(*worker->store, key.bytes());
+    })->begin();
+  } else {
+    operation->start(*worker->store, request.key);
+  }
   return std::make_unique<Handle<Stat>>(std::move(operation));
 }
 

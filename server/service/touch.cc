@@ -35,6 +35,8 @@ class Touch : public Edit {
           on_manifest(std::move(manifest));
         });
   }
+  bool looks_at_l2() const override { return true; }
+  void unsettled(Error error) override { fail(std::move(error)); }
   void forget() override { done_ = nullptr; }
 
   void on_manifest(Result<std::optional<l2::Manifest>> manifest);
@@ -68,7 +70,10 @@ void Touch::on_manifest(Result<std::optional<l2::Manifest>> manifest) {
     drop_outdated(condition_);
     return fail({Status::kConditionFailed, {}});
   }
-  if (!found) return fail({Status::kNotFound, {}});
+  if (!found) {
+    worker_->invalidate(key_);
+    return fail({Status::kNotFound, {}});
+  }
   manifest_ = std::move(**manifest);
   const std::uint64_t old_ms = std::exchange(manifest_.meta.expires_at_ms, expires_at_ms_);
   longer_ = old_ms != 0 && (expires_at_ms_ == 0 || expires_at_ms_ > old_ms);

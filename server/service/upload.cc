@@ -61,6 +61,7 @@ std::unique_ptr<Upload> open_put(const std::shared_ptr<Worker>& worker,
 UploadCore::UploadCore(std::shared_ptr<Worker> worker, const proto::PutRequest& request,
                        PutSink& sink)
     : worker_(std::move(worker)),
+      store_(worker_->store),
       key_(request.key),
       condition_(condition_of(request)),
       declared_(request.size),
@@ -80,17 +81,26 @@ void UploadCore::start() {
       return refuse(std::move(*error));
     }
   }
-  if (worker_->store != nullptr) {
-    if (const Result<void> available = worker_->store->available(); !available) {
-      return fail(available.error());
+  if (store_ != nullptr) {
+    if (const Result<void> available = store_->available(); !available) {
+      const std::uint64_t least = size_known() ? declared_ : 0;
+      const bool fits = worker_->cache.could_hold(
+          cost_in_l1(*worker_, least, key_.text.size(), meta_.metadata.size()));
+      if (!fits || !may_stay_in_l1(*worker_, condition_, available.error())) {
+        return fail(available.error());
+      }
+      l1_only_because_ = available.error();
+      store_ = nullptr;
     }
+  }
+  if (store_ != nullptr) {
     // Chunks that may yet be inline are kept in hand, and others must still fit beside them.
     minimum_chunks_ += (l2::kInlineBytes - 1) / meta_.chunk_bytes;
   }
-  const bool inline_in_l2 = worker_->store != nullptr && declared_ <= l2::kInlineBytes;
+  const bool inline_in_l2 = store_ != nullptr && declared_ <= l2::kInlineBytes;
   const bool small = l1::Cache::is_small(key_.text.size(), meta_.metadata.size(), declared_);
   if (size_known() && !inline_in_l2 && !small) return start_kept();
-  if (!size_known() && worker_->store == nullptr) return start_growing();
+  if (!size_known() && store_ == nullptr) return start_growing();
   keep_ = !size_known();  // as long as it's no more than its share of L1
   wait_for_window();
 }
@@ -110,7 +120,7 @@ void UploadCore::start_with(l1::Room room) {
     keep_ = true;
     return receive();
   }
-  if (worker_->store == nullptr) return fail(no_room_in_l1(declared_));
+  if (store_ == nullptr) return fail(no_room_in_l1(declared_));
   wait_for_window();  // past L1
 }
 
@@ -314,7 +324,7 @@ bool UploadCore::small_so_far() const {
 }
 
 void UploadCore::store_chunk(base::ChunkPtr chunk) {
-  if (worker_->store == nullptr) {
+  if (store_ == nullptr) {
     kept_.push_back(std::move(chunk));
     ++released_chunks_;
     return;
@@ -331,11 +341,10 @@ void UploadCore::store_chunk(base::ChunkPtr chunk) {
 void UploadCore::write(std::uint64_t index, base::ChunkPtr chunk) {
   ++writes_in_flight_;
   if (!std::exchange(any_written_, true)) renew();
-  worker_->store->write_chunk(key_.text, meta_.version, index,
-                              l2::StoredChunk::raw(std::move(chunk)),
-                              [self = shared_from_this(), index](const Result<void>& result) {
-                                self->written(index, result);
-                              });
+  store_->write_chunk(key_.text, meta_.version, index, l2::StoredChunk::raw(std::move(chunk)),
+                      [self = shared_from_this(), index](const Result<void>& result) {
+                        self->written(index, result);
+                      });
 }
 
 void UploadCore::written(std::uint64_t index, const Result<void>& result) {

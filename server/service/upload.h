@@ -83,6 +83,8 @@ class UploadCore : public std::enable_shared_from_this<UploadCore> {
   proto::Stored stored(std::uint32_t flags) const;
 
   const std::shared_ptr<Worker> worker_;
+  l2::Store* store_;  // null without L2, and of what goes to L1 alone
+  std::optional<Error> l1_only_because_;
   const Key key_;
   const base::Condition condition_;
   const std::uint64_t declared_;

@@ -70,8 +70,9 @@ void UploadCore::commit_through_l2() {
   WritePlan plan;
   plan.condition = condition_;
   plan.manifest.meta = meta_;
+  plan.l1_only_because = l1_only_because_;
   if (meta_.size <= l2::kInlineBytes) {
-    for (const base::ChunkPtr& chunk : held_back_) {
+    for (const base::ChunkPtr& chunk : l1_only_because_ ? kept_ : held_back_) {
       plan.manifest.inline_bytes.insert(plan.manifest.inline_bytes.end(), chunk->bytes().begin(),
                                         chunk->bytes().end());
     }

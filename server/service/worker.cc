@@ -7,11 +7,18 @@
 
 #include "server/base/log.h"
 #include "server/base/rng.h"
+#include "server/service/edit.h"
+#include "server/service/l1_only.h"
 #include "server/service/reasons.h"
 
 namespace cistern::service {
 
 using std::chrono::milliseconds;
+
+// Of keys that are stored in L1 alone, once L2 is back: so many at a time, so that nobody else
+// waits for long.
+constexpr milliseconds kSettlePeriod{250};
+constexpr std::size_t kSettleKeys = 64;
 
 Worker::Worker(Shared& shared_state, base::Loop& the_loop, l2::Store* the_store,
                base::WorkerMetrics& the_metrics)
@@ -143,6 +150,31 @@ void Worker::value_lost(const Key& key, base::Version version, base::Loss why) {
     cache.erase(key.bytes(), key.hash, {base::Condition::Kind::kIfVersion, version},
                 l1::Removal::kInvalidated, loop.now());
   });
+}
+
+void Worker::settle_soon() {
+  if (std::exchange(settling_, true)) return;
+  loop.after(kSettlePeriod, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->settle_some();
+  });
+}
+
+void Worker::settle_some() {
+  settling_ = false;
+  if (draining_ || shared.l1_only->size() == 0) return;
+  if (store->available()) {
+    for (const std::string& key : shared.l1_only->oldest(kSettleKeys)) {
+      // What fails is tried again, by the next turn or by who asks for the key.
+      make_settling(shared_from_this(), Key(proto::as_bytes(key)), [](const Result<void>&) {
+      })->begin();
+    }
+  }
+  settle_soon();
+}
+
+bool is_l2_failure(Status status) {
+  return status == Status::kL2Unavailable || status == Status::kL2Timeout ||
+         status == Status::kL2Busy || status == Status::kL2Error;
 }
 
 void Worker::invalidate(const Key& key) {

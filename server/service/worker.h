@@ -89,6 +89,9 @@ class Worker : public std::enable_shared_from_this<Worker> {
   // A chunk of this version was missing or corrupt: nobody shall find the value again. Counted by
   // `why`.
   void value_lost(const Key& key, base::Version version, base::Loss why);
+  // Keys that are stored in L1 alone were marked: settles them, some at a time, once L2 can be
+  // asked.
+  void settle_soon();
   // Whatever L1 has under `key` may be older than what L2 has.
   void invalidate(const Key& key);
   // Reads keep a value that has no expiry: raises its chunks to max_idle again, at most once for
@@ -101,6 +104,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
 
  private:
   void check_idle();
+  void settle_some();
 
   struct Renewed {
     base::Version version = 0;
@@ -114,7 +118,12 @@ class Worker : public std::enable_shared_from_this<Worker> {
   // By version; a collision costs one renewal too many. Empty without L2.
   std::vector<Renewed> renewed_;
   mutable std::mt19937_64 jitter_;
+  bool settling_ = false;
 };
+
+// L2 is out of order: it can't be reached, doesn't answer in time, is too busy, or refuses. What
+// l2.on_failure is about.
+bool is_l2_failure(Status status);
 
 // The handle of an operation: whoever destroys it leaves.
 template <typename Core>

@@ -5,6 +5,7 @@
 
 #include "server/base/log.h"
 #include "server/service/edit.h"
+#include "server/service/l1_only.h"
 #include "server/service/put.h"
 #include "server/service/reasons.h"
 #include "server/service/values.h"
@@ -21,6 +22,8 @@ class Write : public Edit {
 
  private:
   void run() override;
+  bool looks_at_l2() const override { return plan_.condition.kind != base::Condition::Kind::kNone; }
+  void unsettled(Error error) override { refused(std::move(error)); }
   void forget() override { done_ = nullptr; }
 
   void on_commit(const Result<l2::CommitResult>& result);
@@ -32,8 +35,9 @@ class Write : public Edit {
   void note_not_kept(bool replaced);
   void raise();
   void on_raised(const Result<std::uint64_t>& there);
-  // Nothing was changed, for certain.
+  // Nothing was changed in L2, for certain.
   void refused(Error error);
+  void keep_in_l1(const Error& error);
   void finish(const Result<proto::Stored>& result);
 
   const base::ValueMeta& meta() const { return plan_.manifest.meta; }
@@ -46,6 +50,7 @@ class Write : public Edit {
 };
 
 void Write::run() {
+  if (plan_.l1_only_because) return keep_in_l1(*plan_.l1_only_because);
   store().commit(key_.text, plan_.condition, plan_.manifest,
                  [self = shared_from_this(), this](const Result<l2::CommitResult>& result) {
                    on_commit(result);
@@ -70,10 +75,34 @@ void Write::on_commit(const Result<l2::CommitResult>& result) {
 
 void Write::refused(Error error) {
   if (!is_inline()) worker_->upkeep.expire(chunks(), 0, milliseconds(1), false);
+  const bool is_at_hand = is_inline() || plan_.large != nullptr;
+  if (is_at_hand && may_stay_in_l1(*worker_, plan_.condition, error)) return keep_in_l1(error);
   finish(tl::unexpected(std::move(error)));
 }
 
+// Marked first: from the moment in which it can be read, L2's older value can't.
+void Write::keep_in_l1(const Error& error) {
+  L1OnlyKeys& marked = *worker_->shared.l1_only;
+  const bool was_marked = marked.has(key_.text);
+  const Result<L1OnlyKeys::Mark> mark = marked.add(key_.text);
+  if (mark) {
+    worker_->gate.change(key_.bytes(), key_.hash, [this] { in_l1_ = insert(); });
+  }
+  if (!in_l1_) {
+    if (mark && !was_marked) marked.settle(key_.text, *mark);
+    const std::string why = mark ? no_room_in_l1(meta().size).message : mark.error().message;
+    return finish(base::fail(error.status, fmt::format("{}; {}", error.message, why)));
+  }
+  worker_->settle_soon();
+  worker_->metrics.degraded_puts.add();
+  finish(proto::Stored{.flags = proto::kInL1 | proto::kValueDegraded,
+                       .size = meta().size,
+                       .version = meta().version,
+                       .expires_at_ms = meta().expires_at_ms});
+}
+
 void Write::committed(const l2::Replaced& replaced) {
+  forget_mark();
   release_replaced(replaced, meta().version);
   publish();
   if (is_inline()) {

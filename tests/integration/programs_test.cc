@@ -12,6 +12,7 @@
 namespace cistern::testing {
 namespace {
 
+using namespace std::string_literals;
 using ::testing::HasSubstr;
 using ::testing::Not;
 const Millis kPatience(60'000);
@@ -100,6 +101,27 @@ TEST(Cisternd, SaysThatItIsNotReadyWhileRedisIsAway) {
   redis.start();
   EXPECT_TRUE(eventually([&] { return daemon.admin_status("/readyz") == 200; }, kPatience));
   EXPECT_EQ(daemon.stop(), 0);
+}
+
+TEST(Cisternd, TakesTheLoginForRedisFromAFile) {
+  RedisServer redis({"--requirepass", "admin's"});
+  redis.command({"ACL", "SETUSER", "app", "on", ">s3cret", "~cistern:*", "+@all"});
+  TempDir dir;
+  const std::string file = write_file(dir, "password", "s3cret\n");
+  const auto config = [&](const std::string& login) {
+    return "l2: {kind: redis, redis: {url: \"redis://127.0.0.1:" + std::to_string(redis.port()) +
+           "\", " + login + "}}\n";
+  };
+  Daemon daemon({.config = config("user: app, password_file: \"" + file + "\""), .server = {}});
+  EXPECT_TRUE(eventually([&] { return daemon.admin_status("/readyz") == 200; }, kPatience))
+      << daemon.admin("/readyz");
+  for (const std::string& login : {"password_file: \"" + dir.file("nowhere") + "\"", "user: app"s,
+                                   "password_file: \"" + write_file(dir, "empty", "\n") + "\""}) {
+    const std::string bad = write_file(dir, "bad.yaml", config(login));
+    const Finished refused = cisternd({"--config", bad, "--check-config"});
+    EXPECT_EQ(refused.status, 2) << login;
+    EXPECT_THAT(refused.errors, HasSubstr("l2.redis.password_file")) << login;
+  }
 }
 
 TEST(Command, AnswersWithTheExitStatusThatItPromises) {

@@ -25,7 +25,8 @@ class Includes(unittest.TestCase):
         for path, header in [
                 ("proto/a.h", '"server/base/types.h"'), ("proto/a.cc", '"config/config.h"'),
                 ("config/a.cc", '"server/base/types.h"'), ("server/base/a.h", '"server/l1/cache.h"'),
-                ("server/l1/a.cc", '"server/l2/store.h"'), ("server/l2/a.cc", '"server/l1/cache.h"'),
+                ("server/l1/a.cc", '"server/l2/store.h"'), ("codec/a.cc", '"server/base/types.h"'),
+                ("proto/a.cc", '"codec/zstd.h"'), ("server/l2/a.cc", '"server/l1/cache.h"'),
                 ("server/l2/a.cc", '"server/net/x.h"'), ("server/service/a.cc", '"server/net/x.h"'),
                 ("server/net/a.cc", '"server/l1/cache.h"'), ("server/net/a.cc", '"config/config.h"'),
                 ("client/cpp/a.cc", '"server/base/types.h"'), ("client/cli/a.cc", '"config/x.h"'),
@@ -36,7 +37,8 @@ class Includes(unittest.TestCase):
                 self.assertIn("must not include", found[0])
         for path, header in [
                 ("proto/a.cc", '"proto/limits.h"'), ("config/a.cc", '"proto/limits.h"'),
-                ("server/l2/a.cc", '"server/base/types.h"'), ("server/main.cc", '"config/config.h"'),
+                ("server/l2/a.cc", '"server/base/types.h"'), ("server/l2/a.cc", '"codec/zstd.h"'),
+                ("client/cpp/a.cc", '"codec/zstd.h"'), ("server/main.cc", '"config/config.h"'),
                 ("server/main.cc", '"server/net/x.h"'), ("client/cli/a.cc", '"client/cpp/client.h"'),
                 ("tests/unit/l1_cache_test.cc", '"server/l1/cache.h"')]:
             with self.subTest(path=path, header=header):
@@ -49,7 +51,7 @@ class Includes(unittest.TestCase):
     def test_libraries(self):
         for path, header in [
                 ("server/service/a.cc", "<asio.hpp>"), ("proto/a.h", "<asio/buffer.hpp>"),
-                ("server/net/a.cc", "<hiredis/hiredis.h>"), ("server/base/a.cc", "<yaml-cpp/yaml.h>"),
+                ("server/net/a.cc", "<hiredis/hiredis.h>"), ("server/l2/a.cc", "<zstd.h>"), ("server/base/a.cc", "<yaml-cpp/yaml.h>"),
                 ("server/net/a.cc", "<prometheus/registry.h>"), ("server/main.cc", "<httplib.h>"),
                 ("client/cpp/a.cc", "<spdlog/spdlog.h>"), ("config/a.cc", "<CLI/CLI.hpp>")]:
             with self.subTest(path=path, header=header):

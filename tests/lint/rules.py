@@ -10,16 +10,17 @@ from sources import line_of
 # part, so the longer ones stand first.
 PARTS = {
     "proto": ["proto"],
+    "codec": ["codec", "proto"],
     "config": ["config", "proto"],
-    "server/base": ["server/base", "proto"],
+    "server/base": ["server/base", "codec", "proto"],
     "server/l1": ["server/l1", "server/base", "proto"],
-    "server/l2": ["server/l2", "server/base", "proto"],
+    "server/l2": ["server/l2", "server/base", "codec", "proto"],
     "server/service": ["server/service", "server/l1", "server/l2", "server/base", "proto"],
     "server/admin": ["server/admin", "server/service", "server/l1", "server/l2", "server/base",
-                     "proto"],
+                     "codec", "proto"],
     "server/net": ["server/net", "server/service", "server/base", "proto"],
     "server": ["server", "config", "proto"],
-    "client/cpp": ["client/cpp", "proto"],
+    "client/cpp": ["client/cpp", "codec", "proto"],
     "client/cli": ["client/cli", "client/cpp", "proto"],
 }
 
@@ -35,6 +36,7 @@ LIBRARIES = {
     r"spdlog/": ["server", "server/base", "server/l1", "server/l2", "server/service",
                  "server/admin", "server/net"],
     r"jemalloc/": ["server", "server/base", "server/admin"],
+    r"zstd\.h": ["codec"],
     r"xxhash\.h": ["proto", "server/base", "server/l2"],
 }
 
@@ -128,7 +130,7 @@ def check_names(source):
     if not re.fullmatch(r"(?:[a-z0-9_]+/)*[a-z0-9_]+\.(cc|h|def)", source.path):
         yield 1, "names of files and folders are snake_case"
     if source.path.startswith(("tests/unit/", "tests/model/")):
-        folders = "proto|config|base|l1|l2|service|net|admin|client"
+        folders = "proto|codec|config|base|l1|l2|service|net|admin|client"
         name = source.path.split("/")[-1]
         if name.endswith(".cc") and not re.fullmatch(rf"({folders})_[a-z0-9_]+_test\.cc", name):
             yield 1, "a test is called <folder>_<file>_test.cc, or CMake does not find it"

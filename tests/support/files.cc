@@ -7,10 +7,13 @@
 #include <stdexcept>
 #include <vector>
 
+#include "tests/support/log_text.h"
+
 namespace cistern::testing {
 namespace {
 
 constexpr std::size_t kPieceBytes = 1024 * 1024;
+constexpr std::uint64_t kLogBlocks = 512;  // 32 MiB
 
 }  // namespace
 
@@ -23,6 +26,25 @@ void make_random_file(const std::string& path, std::uint64_t size, std::uint64_t
     const std::uint64_t bytes = std::min<std::uint64_t>(left, kPieceBytes);
     out.write(reinterpret_cast<const char*>(piece.data()), static_cast<std::streamsize>(bytes));
     left -= bytes;
+  }
+  if (!out.flush()) throw std::runtime_error("cannot write " + path);
+}
+
+void make_log_file(const std::string& path, std::uint64_t size, std::uint64_t seed) {
+  // As many blocks as no compressor of chunks looks back over; then again, in another order.
+  std::vector<std::string> blocks;
+  for (std::uint64_t index = 0; index < kLogBlocks; ++index) {
+    if (index * kLogBlockBytes < size) blocks.push_back(log_block(seed, index));
+  }
+  std::ofstream out(path, std::ios::binary);
+  std::mt19937_64 random(seed);
+  for (std::uint64_t left = size; left > 0;) {
+    std::shuffle(blocks.begin(), blocks.end(), random);
+    for (const std::string& block : blocks) {
+      const std::uint64_t bytes = std::min<std::uint64_t>(left, block.size());
+      out.write(block.data(), static_cast<std::streamsize>(bytes));
+      left -= bytes;
+    }
   }
   if (!out.flush()) throw std::runtime_error("cannot write " + path);
 }

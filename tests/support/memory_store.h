@@ -27,6 +27,9 @@ struct MemoryL2 {
   struct Stored {
     base::ChunkPtr chunk;
     base::TimePoint expires_at;
+    l2::Codec codec = l2::Codec::kRaw;
+    std::uint32_t raw_bytes = 0;
+    proto::ChunkDigest raw_digest = 0;
   };
   std::map<std::string, l2::Manifest> manifests;
   std::map<ChunkName, Stored> chunks;
@@ -61,6 +64,11 @@ class MemoryStore : public l2::Store {
   // The next commit or removal answers kUnknown, having happened or not.
   void unknown_next(bool happens) { unknown_.push_back(happens); }
   void set_available(bool available) { available_ = available; }
+  // While it's down it isn't available, and every operation fails (kL2Unavailable).
+  void set_down(bool down) {
+    available_ = !down;
+    is_down_ = down;
+  }
   std::size_t count(Step step) const {
     const auto found = counts_.find(step);
     return found == counts_.end() ? 0 : found->second;
@@ -111,7 +119,8 @@ class MemoryStore : public l2::Store {
   void write_chunk(const std::string& key, base::Version version, std::uint64_t index,
                    l2::StoredChunk chunk, l2::Callback<void> done) override {
     run<void>(Step::kWrite, std::move(done), [this, key, version, index, chunk] {
-      l2_.chunks[{key, version, index}] = {chunk.bytes, loop_.now() + provisional_ttl_};
+      l2_.chunks[{key, version, index}] = {chunk.bytes, loop_.now() + provisional_ttl_, chunk.codec,
+                                           chunk.raw_bytes, chunk.raw_digest};
       return base::Result<void>();
     });
   }
@@ -158,6 +167,10 @@ class MemoryStore : public l2::Store {
       const base::Status status = failures.front();
       failures.pop_front();
       apply = [status]() -> base::Result<T> { return base::fail(status, "scripted"); };
+    } else if (is_down_) {
+      apply = []() -> base::Result<T> {
+        return base::fail(base::Status::kL2Unavailable, "scripted");
+      };
     }
     at(step, Point::kBefore, [this, step, done = std::move(done), apply = std::move(apply)] {
       at(step, Point::kAfter, [done, result = apply()] { done(result); });
@@ -181,7 +194,8 @@ class MemoryStore : public l2::Store {
     const auto copy = base::Chunk::allocate(bytes.size());
     std::copy(bytes.begin(), bytes.end(), copy->space().begin());
     copy->seal(bytes.size(), proto::chunk_digest(bytes));
-    return l2::StoredChunk::raw(copy);
+    return l2::StoredChunk{found->second.codec, found->second.raw_bytes, found->second.raw_digest,
+                           copy};
   }
 
   base::Result<l2::CommitResult> edit(const std::string& key, const base::Condition& condition,
@@ -226,6 +240,7 @@ class MemoryStore : public l2::Store {
   base::Loop& loop_;
   const base::Duration provisional_ttl_;
   bool available_ = true;
+  bool is_down_ = false;
   std::set<std::pair<Step, Point>> paused_;
   std::map<std::pair<Step, Point>, std::deque<base::Task>> held_;
   std::map<Step, std::deque<base::Status>> failures_;

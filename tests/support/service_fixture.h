@@ -186,6 +186,8 @@ struct ServiceSetup {
   base::Duration max_age{0};
   base::Duration negative_ttl{0};
   double ttl_jitter = 0;
+  bool miss_on_failure = false;
+  bool l1_only_on_failure = false;
 };
 
 class Workers {
@@ -197,8 +199,7 @@ class Workers {
                  .held = setup.held_bytes,
                  .connections = 0,
                  .l2_buffers = setup.l2_buffer_bytes}),
-        cache_({.budget_bytes = setup.l1_bytes, .max_age = setup.max_age, .shards = 1},
-               ledger_),
+        cache_({.budget_bytes = setup.l1_bytes, .max_age = setup.max_age, .shards = 1}, ledger_),
         shared_(options(setup), cache_, ledger_) {
     for (std::size_t i = 0; i < kWorkers; ++i) {
       if (setup.with_l2) {
@@ -234,6 +235,8 @@ class Workers {
     options.prefetch_chunks = 4;
     options.negative_ttl = setup.negative_ttl;
     options.ttl_jitter = setup.ttl_jitter;
+    options.miss_on_failure = setup.miss_on_failure;
+    options.l1_only_on_failure = setup.l1_only_on_failure;
     return options;
   }
 

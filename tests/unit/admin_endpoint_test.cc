@@ -29,6 +29,7 @@ class AdminTest : public testing::Test {
     sources_.cache = &cache_;
     sources_.ledger = &ledger_;
     sources_.memory = &memory_;
+    sources_.codec_pool = &codec_pool_;
     sources_.started = std::chrono::steady_clock::now();
     sources_.connections = [] { return 3; };
     sources_.connection_ends = [] {
@@ -36,6 +37,7 @@ class AdminTest : public testing::Test {
     };
     sources_.loop_silence = [this] { return silence_; };
     sources_.l2_ready = [this] { return l2_; };
+    sources_.breakers = {breaker_};
     sources_.state = State::kServing;
   }
 
@@ -45,12 +47,15 @@ class AdminTest : public testing::Test {
                         .l1 = 8 * proto::kMiB,
                         .transfers = 8 * proto::kMiB,
                         .held = 4 * proto::kMiB,
-                        .connections = proto::kMiB}};
+                        .connections = proto::kMiB,
+                        .codec = 8 * proto::kMiB}};
   l1::Cache cache_{{.budget_bytes = 8 * proto::kMiB}, ledger_};
+  l2::CodecPool codec_pool_{{}, l2::codec_memory({}, 2, 64 * proto::kMiB), ledger_};
   l1::MemoryKeeper memory_{cache_, ledger_, base::MemoryProbe({})};
   WorkerMetrics workers_[2];
   base::Duration silence_{0};
   base::Result<void> l2_;
+  const std::shared_ptr<l2::Breaker> breaker_ = l2::Breaker::make("tcp://r:1/0");
   Sources sources_;
 };
 
@@ -82,6 +87,7 @@ TEST_F(AdminTest, RefusesAPortThatIsTaken) {
 }
 
 TEST_F(AdminTest, SumsOverTheWorkers) {
+  breaker_->connect_failed({}, "connection refused");
   workers_[0].count_request(base::Op::kGet, proto::Status::kOk, std::chrono::microseconds(20));
   workers_[1].count_request(base::Op::kGet, proto::Status::kOk, std::chrono::milliseconds(3));
   workers_[1].count_request(base::Op::kPut, proto::Status::kNoRoom, std::chrono::seconds(100));
@@ -100,6 +106,9 @@ TEST_F(AdminTest, SumsOverTheWorkers) {
   has("cistern_connection_ends_total{reason=\"idle\"} 4");
   has("cistern_l1_budget_bytes 8388608");
   has("cistern_l2_up 1");
+  has("cistern_l2_breaker_state{endpoint=\"tcp://r:1/0\"} 1");
+  has("cistern_l2_breaker_opens_total{endpoint=\"tcp://r:1/0\"} 1");
+  has("cistern_l2_breaker_probes_total{endpoint=\"tcp://r:1/0\"} 0");
   // Buckets are cumulative, and the last one has all.
   has("cistern_request_duration_seconds_count{op=\"get\"} 2");
   EXPECT_TRUE(std::regex_search(
@@ -141,6 +150,10 @@ TEST_F(AdminTest, ReadinessGivesItsReasons) {
   const auto json = nlohmann::json::parse(lost.body);
   EXPECT_EQ(json["reasons"][0]["reason"], "l2_unreachable");
   EXPECT_EQ(json["reasons"][0]["text"], "no \"route\"");
+  sources_.serves_without_l2 = true;
+  const Health degraded = readiness(sources_);
+  EXPECT_EQ(degraded.status, 200);
+  EXPECT_EQ(nlohmann::json::parse(degraded.body)["degraded"][0]["reason"], "l2_unreachable");
   sources_.state = State::kDraining;
   EXPECT_NE(readiness(sources_).body.find("draining"), std::string::npos);
   sources_.state = State::kStarting;

@@ -58,6 +58,7 @@ limits: {max_value_bytes: 1GB, max_key_bytes: 100B, max_metadata_bytes: 0, max_f
 storage: {chunk_bytes: 64KiB, default_ttl: 1d}
 l2: {kind: redis, max_idle: 2d, provisional_ttl: 7s, replace_grace: 6s, prefetch_chunks: 2,
   negative_ttl: 9s,
+  on_failure: {get: miss, put: l1_only},
   redis: {url: "redis://u:p@h:5/6", key_prefix: "x:", connect_timeout: 20ms, op_timeout: 3s,
     connections_per_worker: 16}}
 log: {level: warn, format: text}
@@ -91,6 +92,8 @@ log: {level: warn, format: text}
   EXPECT_EQ(config.l2.replace_grace, std::chrono::seconds(6));
   EXPECT_EQ(config.l2.prefetch_chunks, 2u);
   EXPECT_EQ(config.l2.negative_ttl, milliseconds(9000));
+  EXPECT_EQ(config.l2.on_failure.get, OnGetFailure::kMiss);
+  EXPECT_EQ(config.l2.on_failure.put, OnPutFailure::kL1Only);
   EXPECT_EQ(config.l2.redis.url.endpoint, Endpoint::tcp("h", 5));
   EXPECT_EQ(config.l2.redis.url.username, "u");
   EXPECT_EQ(config.l2.redis.url.password, "p");

@@ -85,8 +85,8 @@ TEST(Settings, AreEachTheirOwnMember) {
     SCOPED_TRACE(setting.name);
     Config config;
     for (const std::string candidate :
-         {"3", "40MiB", "64KiB", "20B", "11s", "1h", "redis", "debug", "text",
-          "other:", "redis://other:1/1", "localhost:99", "0.2", "9s"}) {
+         {"3", "40MiB", "64KiB", "20B", "11s", "1h", "redis", "zstd", "miss", "l1_only", "debug",
+          "text", "other:", "redis://other:1/1", "localhost:99", "0.2", "9s"}) {
       if (!assign(setting, {candidate}, config)) break;
     }
     EXPECT_EQ(settings_that_differ(config), std::set<std::string_view>{setting.name});

@@ -267,18 +267,5 @@ TEST(RedisClock, FollowsAClockThatWasSetBack) {
   EXPECT_EQ(clock.earliest_ms(later + std::chrono::milliseconds(1)), 1'000'000u);
 }
 
-TEST(Backoff, DoublesUpToItsBoundWithJitter) {
-  Backoff backoff;
-  std::chrono::nanoseconds whole = std::chrono::milliseconds(50);
-  for (int i = 0; i < 12; ++i) {
-    const auto delay = backoff.next();
-    EXPECT_LE(delay, whole);
-    EXPECT_GE(delay, whole / 2);
-    whole = std::min<std::chrono::nanoseconds>(2 * whole, std::chrono::seconds(5));
-  }
-  backoff.reset();
-  EXPECT_LE(backoff.next(), std::chrono::milliseconds(50));
-}
-
 }  // namespace
 }  // namespace cistern::l2

@@ -332,6 +332,29 @@ TEST_F(RedisFaultsTest, TheQueueIsBounded) {
   for (int i = 0; i < 8; ++i) EXPECT_TRUE(wait(commits[static_cast<std::size_t>(i)]));
 }
 
+TEST_F(RedisFaultsTest, TheStoresOfAProcessShareOneProber) {
+  proxy.refuse(true);
+  const auto breaker = Breaker::make("tcp://proxy");
+  std::vector<std::unique_ptr<RedisStore>> stores;
+  for (int i = 0; i < 3; ++i) {
+    stores.push_back(
+        std::make_unique<RedisStore>(through_proxy(), loop.io(), loop, metrics, breaker));
+  }
+  constexpr std::uint64_t kConnections = 3 * 2;
+  ASSERT_TRUE(loop.run_until([&] { return breaker->figures().probes >= 4; }));
+  EXPECT_LE(proxy.accepted(), kConnections + breaker->figures().probes);
+  EXPECT_EQ(breaker->figures().opens, 1u);
+  for (const auto& each : stores) EXPECT_FALSE(each->available());
+  proxy.refuse(false);
+  for (const auto& each : stores) {
+    EXPECT_TRUE(loop.run_until([&] { return each->available().has_value(); }));
+  }
+  EXPECT_TRUE(breaker->is_closed());
+  int closed = 0;
+  for (const auto& each : stores) each->close([&] { ++closed; });
+  EXPECT_TRUE(loop.run_until([&] { return closed == 3; }));
+}
+
 TEST_F(RedisFaultsTest, ClosingAnswersEverything) {
   open(through_proxy());
   settle();

@@ -15,6 +15,7 @@
 #include "tests/support/asio_loop.h"
 #include "tests/support/proxy.h"
 #include "tests/support/redis_server.h"
+#include "tests/unit/l2_answer.h"
 
 namespace cistern::l2 {
 
@@ -25,28 +26,6 @@ using std::chrono::seconds;
 using testing::AsioLoop;
 using testing::Proxy;
 using testing::RedisServer;
-
-// The answer of an operation, once it has come.
-template <typename T>
-class Answer {
- public:
-  Callback<T> take() {
-    return [state = state_](Result<T> result) {
-      ++state->calls;
-      state->result.emplace(std::move(result));
-    };
-  }
-  bool has_come() const { return state_->calls > 0; }
-  int calls() const { return state_->calls; }
-  Result<T>& operator*() { return *state_->result; }
-
- private:
-  struct State {
-    int calls = 0;
-    std::optional<Result<T>> result;
-  };
-  std::shared_ptr<State> state_ = std::make_shared<State>();
-};
 
 struct Value {
   std::string key;

@@ -308,14 +308,15 @@ MemoryDemand automatic(std::uint64_t limit_mib, bool with_l2) {
           .window_bytes = kWindow,
           .workers = std::min(8U, most_workers(limit)),
           .l2_connections = with_l2 ? 2U : 0U,
-          .l2_connection_bytes = 1088 * proto::kKiB};
+          .l2_connection_bytes = 1088 * proto::kKiB,
+          .codec_bytes = with_l2 ? 3 * proto::kMiB : 0U};
 }
 
 void expect_sound(const base::Ledger::Budgets& budgets) {
   // All of it is used.
-  EXPECT_EQ(
-      budgets.base + budgets.l1 + budgets.transfers + budgets.connections + budgets.l2_buffers,
-      budgets.limit);
+  EXPECT_EQ(budgets.base + budgets.l1 + budgets.transfers + budgets.connections +
+                budgets.l2_buffers + budgets.codec,
+            budgets.limit);
   EXPECT_GE(budgets.transfers, 2 * kWindow);
   EXPECT_LE(budgets.held, budgets.transfers);
   EXPECT_GE(budgets.connections, account_bytes(16));
@@ -328,6 +329,7 @@ TEST(MemoryPlan, SharesTheLimitOut) {
       ASSERT_TRUE(budgets) << limit_mib << ": " << budgets.error().message;
       expect_sound(*budgets);
       EXPECT_EQ(budgets->l2_buffers != 0, with_l2);
+      EXPECT_EQ(budgets->codec, with_l2 ? 3 * proto::kMiB : 0);
     }
   }
 }
@@ -336,7 +338,7 @@ TEST(MemoryPlan, SharesTheLimitOut) {
 TEST(MemoryPlan, SmallContainersHaveAnL1) {
   EXPECT_EQ(most_workers(32 * proto::kMiB), 2u);
   EXPECT_GE(plan_memory(automatic(32, false))->l1, 10 * proto::kMiB);
-  EXPECT_GE(plan_memory(automatic(32, true))->l1, 6 * proto::kMiB);
+  EXPECT_GE(plan_memory(automatic(32, true))->l1, 3 * proto::kMiB);
   EXPECT_GE(plan_memory(automatic(224, false))->l1, 112 * proto::kMiB);
   EXPECT_GE(plan_memory(automatic(224, true))->l1, 80 * proto::kMiB);
 }
@@ -398,8 +400,12 @@ TEST(MemoryPlan, ShowsTheSumThatDoesNotFit) {
   }
   EXPECT_EQ(text.find("L2"), std::string::npos) << text;
   demand.l2_connections = 2;
+  demand.codec_bytes = 5 * proto::kMiB;
   const std::string with_l2 = plan_memory(demand).error().message;
-  EXPECT_NE(with_l2.find("150.8 MiB are needed"), std::string::npos) << with_l2;
+  EXPECT_NE(with_l2.find("155.8 MiB are needed"), std::string::npos) << with_l2;
+  EXPECT_NE(with_l2.find("5.0 MiB to compress chunks (storage.compression.level"),
+            std::string::npos)
+      << with_l2;
   EXPECT_NE(with_l2.find("l2.redis.connections_per_worker"), std::string::npos) << with_l2;
 }
 

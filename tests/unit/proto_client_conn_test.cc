@@ -163,10 +163,15 @@ TEST_F(ClientConnTest, ACancelledRequestStaysOpenUntilItsAnswer) {
 }
 
 TEST_F(ClientConnTest, CodesItDoesNotKnowKeepTheirRetryableBit) {
-  receive(client, encoded(3u, Type::kError, ErrorMessage{999, true, "new"}) +
-                      encoded(4u, Type::kError, ErrorMessage{998, false, "new"}) +
-                      encoded(1u, Type::kError, ErrorMessage{257, true, "the client's own"}) +
-                      encoded(2u, Type::kError, ErrorMessage{0, false, "no error"}));
+  receive(
+      client,
+      encoded(3u, Type::kError, ErrorMessage{.code = 999, .retryable = true, .message = "new"}) +
+          encoded(4u, Type::kError,
+                  ErrorMessage{.code = 998, .retryable = false, .message = "new"}) +
+          encoded(1u, Type::kError,
+                  ErrorMessage{.code = 257, .retryable = true, .message = "the client's own"}) +
+          encoded(2u, Type::kError,
+                  ErrorMessage{.code = 0, .retryable = false, .message = "no error"}));
   EXPECT_EQ(client.events,
             (std::vector<std::string>{"welcome s", "error INTERNAL 3", "error BAD_REQUEST 4",
                                       "error INTERNAL 1", "error BAD_REQUEST 2"}));

@@ -247,18 +247,26 @@ TEST(Messages, AnswersComeBack) {
   EXPECT_EQ(end_back->digest, some_digest());
   EXPECT_EQ(end_back->size, 1234u);
 
-  const Buffer error = encoded(0u, Type::kGoaway, ErrorMessage{38, true, "later"});
+  const Buffer error =
+      encoded(0u, Type::kGoaway, ErrorMessage{.code = 38, .retryable = true, .message = "later"});
   const auto error_back = decode_error(payload_of(error, Type::kGoaway, 0));
   ASSERT_TRUE(error_back);
   EXPECT_EQ(error_back->code, 38);
   EXPECT_TRUE(error_back->retryable);
+  EXPECT_FALSE(error_back->degraded);
   EXPECT_EQ(error_back->message, "later");
+  const Buffer miss = encoded(7u, Type::kError, ErrorMessage{.code = 1, .degraded = true});
+  const auto miss_back = decode_error(payload_of(miss, Type::kError, 7));
+  ASSERT_TRUE(miss_back);
+  EXPECT_FALSE(miss_back->retryable);
+  EXPECT_TRUE(miss_back->degraded);
 }
 
 TEST(Messages, LongTextIsCutBetweenCharacters) {
   // The bound falls within a character of two bytes.
   const std::string text = std::string(kMaxMessageBytes - 1, 'x') + "\xC3\xA9";
-  const Buffer error = encoded(0u, Type::kError, ErrorMessage{16, false, text});
+  const Buffer error =
+      encoded(0u, Type::kError, ErrorMessage{.code = 16, .retryable = false, .message = text});
   EXPECT_EQ(decode_error(body(error))->message, std::string(kMaxMessageBytes - 1, 'x'));
   const std::string name = std::string(kMaxNameBytes - 2, 'n') + "\xE2\x82\xAC";
   EXPECT_EQ(decode_hello(body(encoded(Hello{.name = name})))->name,
@@ -310,7 +318,8 @@ TEST(Messages, LengthFieldsThatPassTheEndAreRefused) {
     EXPECT_FALSE(decode_get(changed)) << value;
   }
   // The text of an error.
-  const Buffer error = encoded(1u, Type::kError, ErrorMessage{1, false, "text"});
+  const Buffer error =
+      encoded(1u, Type::kError, ErrorMessage{.code = 1, .retryable = false, .message = "text"});
   for (const unsigned value : {0u, 3u, 5u, 0xFFFFu}) {
     Buffer changed(body(error).begin(), body(error).end());
     store_le(changed.data() + 4, static_cast<std::uint16_t>(value));
