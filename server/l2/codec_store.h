@@ -47,6 +47,7 @@ class CodecStore final : public Store {
   ~CodecStore() override;
 
   base::Result<void> available() const override { return store_->available(); }
+  base::Result<void> ready() const override { return store_->ready(); }
   void get_manifest(std::string key, Callback<std::optional<Manifest>> done) override {
     store_->get_manifest(std::move(key), std::move(done));
   }
