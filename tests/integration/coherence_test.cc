@@ -84,7 +84,8 @@ struct Outcome {
 // The section l2's store, for a server of its own.
 std::string start_store(const Case& param, Scene& scene) {
   if (param.memcached) {
-    scene.memcached = std::make_unique<MemcachedServer>();
+    // With room for all that is written; what it has it may still evict.
+    scene.memcached = std::make_unique<MemcachedServer>(std::vector<std::string>{"-m", "1024"});
     return "kind: memcached, memcached: {op_timeout: 1s, servers: [\"" +
            scene.memcached->address() + "\"]}";
   }
@@ -176,18 +177,20 @@ std::function<void(Scene&)> once(std::function<void(Scene&)> havoc) {
   };
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Memcached, Coherence,
-    ::testing::Values(Case{.name = "Undisturbed", .memcached = true, .channel_works = false},
-                      Case{.name = "Restarted",
-                           .memcached = true,
-                           .channel_works = false,
-                           .values_may_be_lost = true,
-                           .havoc = once([](Scene& scene) {
-                             scene.memcached->kill();
-                             scene.memcached->start();
-                           })}),
-    [](const auto& instance) { return std::string(instance.param.name); });
+INSTANTIATE_TEST_SUITE_P(Memcached, Coherence,
+                         ::testing::Values(Case{.name = "Undisturbed",
+                                                .memcached = true,
+                                                .channel_works = false,
+                                                .values_may_be_lost = true},
+                                           Case{.name = "Restarted",
+                                                .memcached = true,
+                                                .channel_works = false,
+                                                .values_may_be_lost = true,
+                                                .havoc = once([](Scene& scene) {
+                                                  scene.memcached->kill();
+                                                  scene.memcached->start();
+                                                })}),
+                         [](const auto& instance) { return std::string(instance.param.name); });
 
 INSTANTIATE_TEST_SUITE_P(
     Redis, Coherence,
