@@ -127,6 +127,7 @@ int serve(const config::Config& config, const MemoryBudgets& memory, const Secon
   Signals signals;
   log::init(log_options(config));
   raise_file_limit(config, memory.workers);
+  if (tier.memcached != nullptr) tier.memcached->start();
 
   base::Chunk::set_spare_limit(net::spare_chunk_bytes(memory.budgets.limit));
   base::Chunk::set_storage_budget(memory.budgets.l1);
