@@ -140,6 +140,7 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
     log::error("start_failed", {{"text", tier.error().message}});
     return kExitFailure;
   }
+  if (tier->memcached != nullptr) tier->memcached->start();
 
   base::Chunk::set_spare_limit(net::spare_chunk_bytes(memory.budgets.limit));
   base::Chunk::set_storage_budget(memory.budgets.l1);

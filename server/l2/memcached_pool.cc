@@ -42,6 +42,9 @@ MemcachedPool::MemcachedPool(MemcachedOptions options)
     servers_.push_back(std::move(server));
   }
   idle_threads_ = options_.pool_threads;
+}
+
+void MemcachedPool::start() {
   // Signals are the main thread's.
   sigset_t all;
   sigset_t before;

@@ -65,8 +65,10 @@ class MemcachedJob {
 
 class MemcachedPool {
  public:
-  // Starts the threads, which begin to connect. Throws std::system_error.
   explicit MemcachedPool(MemcachedOptions options);
+  // Starts the threads, which begin to connect, and log it: after log::init(). Jobs wait until
+  // then. Once. Throws std::system_error.
+  void start();
   // Refuses what waits, and joins the threads, which their timeouts bound.
   ~MemcachedPool();
   MemcachedPool(const MemcachedPool&) = delete;

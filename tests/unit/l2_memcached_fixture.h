@@ -24,6 +24,7 @@ class MemcachedFixture : public StoreFixture {
   }
   void open_memcached(MemcachedOptions options) {
     pool = std::make_shared<MemcachedPool>(std::move(options));
+    pool->start();
     store = std::make_unique<MemcachedStore>(pool, loop, metrics);
   }
   void open_memcached(std::uint16_t port) { open_memcached(options_of({port})); }
