@@ -131,6 +131,21 @@ net::StoreFactory with_codecs(net::StoreFactory make_store, l2::CodecPool* pool)
   };
 }
 
+void log_ready(const base::Ledger::Budgets& budgets, const std::string& limit_source,
+               std::string_view l2_kind, std::size_t workers) {
+  log::info("ready", {{"version", CISTERN_VERSION},
+                      {"workers", workers},
+                      {"l2", l2_kind},
+                      {"memory_limit_bytes", budgets.limit},
+                      {"memory_limit_source", limit_source},
+                      {"l1_bytes", budgets.l1},
+                      {"transfers_bytes", budgets.transfers},
+                      {"connections_bytes", budgets.connections},
+                      {"l2_buffers_bytes", budgets.l2_buffers},
+                      {"codec_bytes", budgets.codec},
+                      {"base_bytes", budgets.base}});
+}
+
 int serve(const config::Config& config, const MemoryBudgets& memory) {
   Signals signals;
   log::init(log_options(config));
@@ -193,17 +208,7 @@ int serve(const config::Config& config, const MemoryBudgets& memory) {
   server.start();
   memory_keeper.measure_base();
   sources.state = admin::State::kServing;
-  log::info("ready", {{"version", CISTERN_VERSION},
-                      {"workers", server.workers().size()},
-                      {"l2", sources.l2_kind},
-                      {"memory_limit_bytes", memory.budgets.limit},
-                      {"memory_limit_source", memory.limit_source},
-                      {"l1_bytes", memory.budgets.l1},
-                      {"transfers_bytes", memory.budgets.transfers},
-                      {"connections_bytes", memory.budgets.connections},
-                      {"l2_buffers_bytes", memory.budgets.l2_buffers},
-                      {"codec_bytes", memory.budgets.codec},
-                      {"base_bytes", memory.budgets.base}});
+  log_ready(memory.budgets, memory.limit_source, sources.l2_kind, server.workers().size());
 
   const int signal = signals.wait();
   sources.state = admin::State::kDraining;

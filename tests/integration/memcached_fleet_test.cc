@@ -128,7 +128,7 @@ TEST_F(Fleet, AKilledServerTakesItsValuesOutOfReachAndNoOthers) {
   EXPECT_TRUE(eventually([&] { return daemon.metric("cistern_l2_server_up") == 3; }, kPatience));
   const std::string gone = on[victim].front().substr(std::string("cistern:m:").size());
   EXPECT_FALSE(client.get(gone));
-  EXPECT_EQ(daemon.admin("/readyz").find("warnings"), std::string::npos);
+  EXPECT_EQ(daemon.admin("/readyz").find("degraded"), std::string::npos);
   EXPECT_EQ(daemon.in_transfers(), 0);
   EXPECT_EQ(daemon.stop(), 0);
 }

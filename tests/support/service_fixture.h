@@ -206,205 +206,204 @@ class Workers {
                  .connections = 0,
                  .l2_buffers = setup.l2_buffer_bytes}),
         cache_({.budget_bytes = setup.l1_bytes, .max_age = setup.max_age, .shards = 1}, ledger_),
-        shared_(options(setup), cache_, ledger_) {
-    invalidations_(setup.mark_slots == 0 ? nullptr
-                                         : std::make_unique<l2::Invalidations>(setup.mark_slots)),
+        invalidations_(setup.mark_slots == 0
+                           ? nullptr
+                           : std::make_unique<l2::Invalidations>(setup.mark_slots)),
         shared_(options(setup), cache_, ledger_, invalidations_.get()) {
-      for (std::size_t i = 0; i < kWorkers; ++i) {
-        if (setup.with_l2) {
-          stores_[i] =
-              std::make_unique<MemoryStore>(l2_, loops_[i], shared_.options.provisional_ttl);
-        }
-        services_[i] =
-            std::make_unique<service::Service>(shared_, loops_[i], stores_[i].get(), metrics_[i]);
+    for (std::size_t i = 0; i < kWorkers; ++i) {
+      if (setup.with_l2) {
+        stores_[i] = std::make_unique<MemoryStore>(l2_, loops_[i], shared_.options.provisional_ttl);
+      }
+      services_[i] =
+          std::make_unique<service::Service>(shared_, loops_[i], stores_[i].get(), metrics_[i]);
+    }
+  }
+  // At the end of every test nothing is reserved, and no key is remembered, for anybody.
+  ~Workers() {
+    settle();
+    EXPECT_EQ(ledger_.transferring(), 0u);
+    EXPECT_EQ(ledger_.used(base::Account::kHeld), 0u);
+    EXPECT_EQ(ledger_.used(base::Account::kL2Buffers), 0u);
+    EXPECT_EQ(ledger_.waiting(), 0u);
+    EXPECT_EQ(cache_.stats().reserved_bytes, 0u);
+    EXPECT_EQ(shared_.gate->entries(), 0u);
+    EXPECT_EQ(shared_.passing->size(), 0u);
+    EXPECT_EQ(shared_.proofs->size(), 0u);
+    const l1::Stats stats = cache_.stats();
+    std::uint64_t removed = 0;
+    for (const std::uint64_t each : stats.removed) removed += each;
+    EXPECT_EQ(stats.inserted_by_put + stats.inserted_by_fill, stats.items + removed);
+  }
+
+  static service::Options options(const ServiceSetup& setup) {
+    service::Options options;
+    options.max_value_bytes = setup.max_value_bytes;
+    options.chunk_bytes = setup.chunk_bytes;
+    options.max_idle = std::chrono::hours(24);
+    options.provisional_ttl = std::chrono::minutes(10);
+    options.replace_grace = std::chrono::minutes(1);
+    options.prefetch_chunks = 4;
+    options.negative_ttl = setup.negative_ttl;
+    options.ttl_jitter = setup.ttl_jitter;
+    options.miss_on_failure = setup.miss_on_failure;
+    options.l1_only_on_failure = setup.l1_only_on_failure;
+    options.freshness = setup.freshness;
+    return options;
+  }
+
+  // Until nothing is left to do, but on a loop that stands still.
+  void settle() {
+    for (std::size_t ran = 1; ran > 0;) {
+      ran = 0;
+      for (std::size_t i = 0; i < kWorkers; ++i) ran += still_[i] ? 0 : loops_[i].run_posted();
+    }
+  }
+  // Time passes, on all of them.
+  void advance(base::Duration duration) {
+    settle();
+    for (std::size_t i = 0; i < kWorkers; ++i) {
+      if (still_[i]) {
+        loops_[i].skip(duration);
+      } else {
+        loops_[i].advance(duration);
       }
     }
-    // At the end of every test nothing is reserved, and no key is remembered, for anybody.
-    ~Workers() {
+    settle();
+  }
+  void stand_still(std::size_t worker, bool still) { still_[worker] = still; }
+
+  ManualLoop& loop(std::size_t worker = 0) { return loops_[worker]; }
+  MemoryL2& l2() { return l2_; }
+  l2::Invalidations& invalidations() { return *invalidations_; }
+  MemoryStore& store(std::size_t worker = 0) { return *stores_[worker]; }
+  service::Service& service(std::size_t worker = 0) { return *services_[worker]; }
+  service::Shared& shared() { return shared_; }
+  base::Ledger& ledger() { return ledger_; }
+  l1::Cache& cache() { return cache_; }
+  base::WorkerMetrics& metrics(std::size_t worker = 0) { return metrics_[worker]; }
+
+  // ---- Requests. Each runs as far as it can without the store's and the client's next step.
+  std::unique_ptr<Getter> get(const std::string& key, proto::GetRequest request = {},
+                              std::size_t worker = 0) {
+    auto getter = std::make_unique<Getter>();
+    request.key = proto::as_bytes(key);
+    getter->operation = service(worker).get(request, *getter);
+    return getter;
+  }
+  // GET to its end.
+  std::unique_ptr<Getter> read(const std::string& key, proto::GetRequest request = {},
+                               std::size_t worker = 0) {
+    auto getter = get(key, request, worker);
+    finish(*getter);
+    return getter;
+  }
+  void finish(Getter& getter) {
+    for (int turn = 0; turn < 10000 && !getter.ended && !getter.error; ++turn) {
       settle();
-      EXPECT_EQ(ledger_.transferring(), 0u);
-      EXPECT_EQ(ledger_.used(base::Account::kHeld), 0u);
-      EXPECT_EQ(ledger_.used(base::Account::kL2Buffers), 0u);
-      EXPECT_EQ(ledger_.waiting(), 0u);
-      EXPECT_EQ(cache_.stats().reserved_bytes, 0u);
-      EXPECT_EQ(shared_.gate->entries(), 0u);
-      EXPECT_EQ(shared_.passing->size(), 0u);
-      EXPECT_EQ(shared_.proofs->size(), 0u);
-      const l1::Stats stats = cache_.stats();
-      std::uint64_t removed = 0;
-      for (const std::uint64_t each : stats.removed) removed += each;
-      EXPECT_EQ(stats.inserted_by_put + stats.inserted_by_fill, stats.items + removed);
+      getter.pull();
+      getter.sent();
     }
+  }
 
-    static service::Options options(const ServiceSetup& setup) {
-      service::Options options;
-      options.max_value_bytes = setup.max_value_bytes;
-      options.chunk_bytes = setup.chunk_bytes;
-      options.max_idle = std::chrono::hours(24);
-      options.provisional_ttl = std::chrono::minutes(10);
-      options.replace_grace = std::chrono::minutes(1);
-      options.prefetch_chunks = 4;
-      options.negative_ttl = setup.negative_ttl;
-      options.ttl_jitter = setup.ttl_jitter;
-      options.miss_on_failure = setup.miss_on_failure;
-      options.l1_only_on_failure = setup.l1_only_on_failure;
-      options.freshness = setup.freshness;
-      return options;
-    }
-
-    // Until nothing is left to do, but on a loop that stands still.
-    void settle() {
-      for (std::size_t ran = 1; ran > 0;) {
-        ran = 0;
-        for (std::size_t i = 0; i < kWorkers; ++i) ran += still_[i] ? 0 : loops_[i].run_posted();
-      }
-    }
-    // Time passes, on all of them.
-    void advance(base::Duration duration) {
+  std::unique_ptr<Putter> open(const std::string& key, std::string text,
+                               proto::PutRequest request = {}, bool size_known = true,
+                               std::size_t worker = 0) {
+    auto putter = std::make_unique<Putter>();
+    request.key = proto::as_bytes(key);
+    request.size = size_known ? text.size() : proto::kUnknownSize;
+    putter->text = std::move(text);
+    putter->upload = service(worker).open_put(request, *putter);
+    return putter;
+  }
+  // Sends as much as there is credit for, and the end after all of it; the outcome may be yet to
+  // come.
+  void send_all(Putter& putter) {
+    for (int turn = 0; turn < 10000 && !putter.answered(); ++turn) {
       settle();
-      for (std::size_t i = 0; i < kWorkers; ++i) {
-        if (still_[i]) {
-          loops_[i].skip(duration);
-        } else {
-          loops_[i].advance(duration);
-        }
-      }
-      settle();
+      if (putter.answered() || (!putter.send() && putter.sent == putter.text.size())) break;
     }
-    void stand_still(std::size_t worker, bool still) { still_[worker] = still; }
-
-    ManualLoop& loop(std::size_t worker = 0) { return loops_[worker]; }
-    MemoryL2& l2() { return l2_; }
-    l2::Invalidations& invalidations() { return *invalidations_; }
-    MemoryStore& store(std::size_t worker = 0) { return *stores_[worker]; }
-    service::Service& service(std::size_t worker = 0) { return *services_[worker]; }
-    service::Shared& shared() { return shared_; }
-    base::Ledger& ledger() { return ledger_; }
-    l1::Cache& cache() { return cache_; }
-    base::WorkerMetrics& metrics(std::size_t worker = 0) { return metrics_[worker]; }
-
-    // ---- Requests. Each runs as far as it can without the store's and the client's next step.
-    std::unique_ptr<Getter> get(const std::string& key, proto::GetRequest request = {},
-                                std::size_t worker = 0) {
-      auto getter = std::make_unique<Getter>();
-      request.key = proto::as_bytes(key);
-      getter->operation = service(worker).get(request, *getter);
-      return getter;
-    }
-    // GET to its end.
-    std::unique_ptr<Getter> read(const std::string& key, proto::GetRequest request = {},
+    if (!putter.answered() && putter.upload && putter.sent == putter.text.size()) putter.end();
+  }
+  std::unique_ptr<Putter> stream(const std::string& key, std::string text,
+                                 const proto::PutRequest& request = {}, bool size_known = true,
                                  std::size_t worker = 0) {
-      auto getter = get(key, request, worker);
-      finish(*getter);
-      return getter;
-    }
-    void finish(Getter & getter) {
-      for (int turn = 0; turn < 10000 && !getter.ended && !getter.error; ++turn) {
-        settle();
-        getter.pull();
-        getter.sent();
-      }
-    }
+    auto putter = open(key, std::move(text), request, size_known, worker);
+    send_all(*putter);
+    settle();
+    return putter;
+  }
+  std::unique_ptr<Putter> put_inline(const std::string& key, std::string text,
+                                     proto::PutRequest request = {}, std::size_t worker = 0) {
+    auto putter = std::make_unique<Putter>();
+    putter->text = std::move(text);
+    request.key = proto::as_bytes(key);
+    request.size = putter->text.size();
+    request.is_inline = true;
+    request.inline_bytes = proto::as_bytes(putter->text);
+    request.inline_digest = digest_of(putter->text, shared_.options.chunk_bytes);
+    putter->operation = service(worker).put_inline(request, *putter);
+    return putter;
+  }
+  // By whichever way the size calls for; waits.
+  std::unique_ptr<Putter> put(const std::string& key, const std::string& text,
+                              const proto::PutRequest& request = {}, std::size_t worker = 0) {
+    if (text.size() > proto::kMaxInlineBytes) return stream(key, text, request, true, worker);
+    auto putter = put_inline(key, text, request, worker);
+    settle();
+    return putter;
+  }
+  Status remove(const std::string& key, std::optional<std::uint64_t> if_version = {},
+                std::size_t worker = 0) {
+    Status status = Status::kInternal;
+    const auto operation = service(worker).remove(
+        {proto::as_bytes(key), if_version}, [&](const proto::Result<proto::Done>& done) {
+          status = done ? Status::kOk : done.error().status;
+        });
+    settle();
+    return status;
+  }
+  proto::Result<proto::Done> touch(const std::string& key, std::uint64_t ttl_ms,
+                                   std::optional<std::uint64_t> if_version = {}) {
+    proto::Result<proto::Done> result = base::fail(Status::kInternal, "unanswered");
+    const auto operation =
+        service().touch({proto::as_bytes(key), ttl_ms, if_version},
+                        [&](const proto::Result<proto::Done>& done) { result = done; });
+    settle();
+    return result;
+  }
+  nlohmann::json explain(const std::string& key, std::size_t worker = 0) {
+    std::string json;
+    const auto operation = service(worker).explain(
+        {proto::as_bytes(key), {}},
+        [&](const proto::Result<std::string>& result) { json = result.value(); });
+    settle();
+    EXPECT_LE(json.size(), proto::kMaxExplanationBytes);
+    return nlohmann::json::parse(json);
+  }
+  // Leaves what L2 has, and nothing in L1.
+  void forget_in_l1(const std::string& key) {
+    const base::Bytes bytes = proto::as_bytes(key);
+    cache_.erase(bytes, base::hash_key(bytes), {}, l1::Removal::kEvicted, loops_[0].now());
+  }
+  bool in_l1(const std::string& key) const {
+    const base::Bytes bytes = proto::as_bytes(key);
+    return cache_.peek(bytes, base::hash_key(bytes), loops_[0].now()).has_value();
+  }
 
-    std::unique_ptr<Putter> open(const std::string& key, std::string text,
-                                 proto::PutRequest request = {}, bool size_known = true,
-                                 std::size_t worker = 0) {
-      auto putter = std::make_unique<Putter>();
-      request.key = proto::as_bytes(key);
-      request.size = size_known ? text.size() : proto::kUnknownSize;
-      putter->text = std::move(text);
-      putter->upload = service(worker).open_put(request, *putter);
-      return putter;
-    }
-    // Sends as much as there is credit for, and the end after all of it; the outcome may be yet to
-    // come.
-    void send_all(Putter & putter) {
-      for (int turn = 0; turn < 10000 && !putter.answered(); ++turn) {
-        settle();
-        if (putter.answered() || (!putter.send() && putter.sent == putter.text.size())) break;
-      }
-      if (!putter.answered() && putter.upload && putter.sent == putter.text.size()) putter.end();
-    }
-    std::unique_ptr<Putter> stream(const std::string& key, std::string text,
-                                   const proto::PutRequest& request = {}, bool size_known = true,
-                                   std::size_t worker = 0) {
-      auto putter = open(key, std::move(text), request, size_known, worker);
-      send_all(*putter);
-      settle();
-      return putter;
-    }
-    std::unique_ptr<Putter> put_inline(const std::string& key, std::string text,
-                                       proto::PutRequest request = {}, std::size_t worker = 0) {
-      auto putter = std::make_unique<Putter>();
-      putter->text = std::move(text);
-      request.key = proto::as_bytes(key);
-      request.size = putter->text.size();
-      request.is_inline = true;
-      request.inline_bytes = proto::as_bytes(putter->text);
-      request.inline_digest = digest_of(putter->text, shared_.options.chunk_bytes);
-      putter->operation = service(worker).put_inline(request, *putter);
-      return putter;
-    }
-    // By whichever way the size calls for; waits.
-    std::unique_ptr<Putter> put(const std::string& key, const std::string& text,
-                                const proto::PutRequest& request = {}, std::size_t worker = 0) {
-      if (text.size() > proto::kMaxInlineBytes) return stream(key, text, request, true, worker);
-      auto putter = put_inline(key, text, request, worker);
-      settle();
-      return putter;
-    }
-    Status remove(const std::string& key, std::optional<std::uint64_t> if_version = {},
-                  std::size_t worker = 0) {
-      Status status = Status::kInternal;
-      const auto operation = service(worker).remove(
-          {proto::as_bytes(key), if_version}, [&](const proto::Result<proto::Done>& done) {
-            status = done ? Status::kOk : done.error().status;
-          });
-      settle();
-      return status;
-    }
-    proto::Result<proto::Done> touch(const std::string& key, std::uint64_t ttl_ms,
-                                     std::optional<std::uint64_t> if_version = {}) {
-      proto::Result<proto::Done> result = base::fail(Status::kInternal, "unanswered");
-      const auto operation =
-          service().touch({proto::as_bytes(key), ttl_ms, if_version},
-                          [&](const proto::Result<proto::Done>& done) { result = done; });
-      settle();
-      return result;
-    }
-    nlohmann::json explain(const std::string& key, std::size_t worker = 0) {
-      std::string json;
-      const auto operation = service(worker).explain(
-          {proto::as_bytes(key), {}},
-          [&](const proto::Result<std::string>& result) { json = result.value(); });
-      settle();
-      EXPECT_LE(json.size(), proto::kMaxExplanationBytes);
-      return nlohmann::json::parse(json);
-    }
-    // Leaves what L2 has, and nothing in L1.
-    void forget_in_l1(const std::string& key) {
-      const base::Bytes bytes = proto::as_bytes(key);
-      cache_.erase(bytes, base::hash_key(bytes), {}, l1::Removal::kEvicted, loops_[0].now());
-    }
-    bool in_l1(const std::string& key) const {
-      const base::Bytes bytes = proto::as_bytes(key);
-      return cache_.peek(bytes, base::hash_key(bytes), loops_[0].now()).has_value();
-    }
+ private:
+  static constexpr std::size_t kWorkers = 2;
 
-   private:
-    static constexpr std::size_t kWorkers = 2;
-
-    // Both run on the test's thread.
-    std::array<ManualLoop, kWorkers> loops_;
-    std::array<bool, kWorkers> still_{};
-    base::Ledger ledger_;
-    l1::Cache cache_;
-    const std::unique_ptr<l2::Invalidations> invalidations_;
-    service::Shared shared_;
-    MemoryL2 l2_;
-    std::array<base::WorkerMetrics, kWorkers> metrics_;
-    std::array<std::unique_ptr<MemoryStore>, kWorkers> stores_;
-    std::array<std::unique_ptr<service::Service>, kWorkers> services_;
-  };
+  // Both run on the test's thread.
+  std::array<ManualLoop, kWorkers> loops_;
+  std::array<bool, kWorkers> still_{};
+  base::Ledger ledger_;
+  l1::Cache cache_;
+  const std::unique_ptr<l2::Invalidations> invalidations_;
+  service::Shared shared_;
+  MemoryL2 l2_;
+  std::array<base::WorkerMetrics, kWorkers> metrics_;
+  std::array<std::unique_ptr<MemoryStore>, kWorkers> stores_;
+  std::array<std::unique_ptr<service::Service>, kWorkers> services_;
+};
 
 }  // namespace cistern::testing

@@ -128,8 +128,8 @@ TEST_F(AdminTest, OneServerOfSeveralThatIsDownIsAWarning) {
   const Health ready = readiness(sources_);
   EXPECT_EQ(ready.status, 200);
   const auto json = nlohmann::json::parse(ready.body);
-  ASSERT_EQ(json["warnings"].size(), 1u);
-  EXPECT_EQ(json["warnings"][0]["text"], "gone");
+  ASSERT_EQ(json["degraded"].size(), 1u);
+  EXPECT_EQ(json["degraded"][0]["text"], "gone");
   const std::string text = Metrics(sources_).text();
   for (const char* line :
        {"cistern_l2_server_up{server=\"a:1\"} 1\n", "cistern_l2_server_up{server=\"b:2\"} 0\n",

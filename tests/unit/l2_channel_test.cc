@@ -14,7 +14,8 @@ class Channel : public StoreFixture {
   void open(const std::string& url, base::Duration heartbeat = milliseconds(20)) {
     RedisOptions options = options_for(url);
     options.heartbeat = heartbeat;
-    store = std::make_unique<RedisStore>(std::move(options), loop.io(), loop, metrics, &marks);
+    store =
+        std::make_unique<RedisStore>(std::move(options), loop.io(), loop, metrics, nullptr, &marks);
   }
   bool up() const { return metrics.l2_channel_up.get() == 1; }
   bool wait_up() {
