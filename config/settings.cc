@@ -211,8 +211,9 @@ const Setting kSettings[] = {
      CISTERN_FIELD(OnPutFailure, l2.on_failure.put),
      {},
      "What a PUT does when L2 does not take the value. error: it fails. l1_only: the value is "
-     "stored in L1 alone, flagged degraded, and lost when L1 evicts it or the daemon ends; its "
-     "older copy in L2 is removed once L2 is back. Other daemons see the older copy until then."},
+     "stored in L1 alone, flagged degraded, and lost when L1 evicts it or the daemon ends, and some "
+     "time after L2 is back: then its older copy there is removed, which other daemons see until "
+     "then, and it leaves L1 when it is next compared with L2."},
     {"l2.on_stale",
      CISTERN_FIELD(OnStale, l2.on_stale),
      {},

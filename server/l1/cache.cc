@@ -72,7 +72,7 @@ void Cache::give_back(const Room& room) {
 }
 
 Cache::Found Cache::find_impl(Bytes key, std::uint64_t hash, TimePoint now, Visitor visitor,
-                              void* state) {
+                              void* state, Look look) {
   Shard& shard = impl_->shard_of(hash);
   Found found;
   Dropped dropped;
@@ -90,9 +90,11 @@ Cache::Found Cache::find_impl(Bytes key, std::uint64_t hash, TimePoint now, Visi
       shard.tidy();
       shard.publish();
     } else {
-      ++shard.counters.hits;
       found.hit = true;
-      shard.touch(handle, now);
+      if (look == Look::kFirst) {
+        ++shard.counters.hits;
+        shard.touch(handle, now);
+      }
       if (block.has(kLarge)) {
         found.large = block.large();
         found.version = block.version;

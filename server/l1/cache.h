@@ -142,14 +142,19 @@ class Cache {
   // An entry past its expiry is not there, in any call.
 
   // A hit counts as a use. `on_small` runs under the shard's lock: it copies and returns.
+  enum class Look : std::uint8_t {
+    kFirst,
+    kAgain,  // for the same request: a hit was counted by the first one
+  };
   template <typename OnSmall>
-  Found find(Bytes key, std::uint64_t hash, TimePoint now, OnSmall&& on_small) {
+  Found find(Bytes key, std::uint64_t hash, TimePoint now, OnSmall&& on_small,
+             Look look = Look::kFirst) {
     return find_impl(
         key, hash, now,
         [](void* visitor, const SmallView& view) {
           (*static_cast<std::remove_reference_t<OnSmall>*>(visitor))(view);
         },
-        const_cast<void*>(static_cast<const void*>(&on_small)));
+        const_cast<void*>(static_cast<const void*>(&on_small)), look);
   }
 
   // Brings near to the processor what find() will look at for keys of these hashes, all at once:
@@ -256,7 +261,8 @@ class Cache {
   friend class Room;
   class Impl;
   using Visitor = void (*)(void*, const SmallView&);
-  Found find_impl(Bytes key, std::uint64_t hash, TimePoint now, Visitor visitor, void* state);
+  Found find_impl(Bytes key, std::uint64_t hash, TimePoint now, Visitor visitor, void* state,
+                  Look look);
   void give_back(const Room& room);
   std::unique_ptr<Impl> impl_;
 };

@@ -103,8 +103,9 @@ Hit answer_from_l1(const std::shared_ptr<Worker>& worker, const proto::GetReques
   const auto may_serve = [&] {
     return judgement.kind == Kind::kServe || judgement.kind == Kind::kServeDegraded;
   };
-  const l1::Cache::Found found =
-      worker->cache.find(request.key, hash, worker->loop.now(), [&](const l1::SmallView& view) {
+  const l1::Cache::Found found = worker->cache.find(
+      request.key, hash, worker->loop.now(),
+      [&](const l1::SmallView& view) {
         judgement = judge(*worker, request.key, hash, view.proven_at, demand);
         version = view.version;
         if (!may_serve()) return;
@@ -117,7 +118,8 @@ Hit answer_from_l1(const std::shared_ptr<Worker>& worker, const proto::GetReques
           announce(judgement, sink);
           sink.on_small(view, flags_of(judgement));
         }
-      });
+      },
+      demand == Demand::kTrusted ? l1::Cache::Look::kFirst : l1::Cache::Look::kAgain);
   if (!found.hit) return {};
   if (found.large != nullptr) {
     judgement = judge(*worker, request.key, hash, found.proven_at, demand);
