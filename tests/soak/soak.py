@@ -162,6 +162,11 @@ class Soak:
     def left_of(metrics):
         left = {labels: value for labels, value in metrics["cistern_ledger_bytes"].items()
                 if value and not any(name in labels for name in LASTING_ACCOUNTS)}
+        # The codec's contexts are made at the start and last as long as the daemon.
+        codec = left.pop('account="codec"', 0) - sum(
+            metrics.get("cistern_codec_context_bytes", {}).values())
+        if codec > 0:
+            left["codec"] = codec
         for name in ("cistern_open_streams", "cistern_connections", "cistern_ledger_waiting"):
             value = sum(metrics[name].values())
             if value:
