@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "server/base/check.h"
+
 namespace cistern::l2 {
 namespace {
 
@@ -31,16 +33,17 @@ void MemcachedClock::measured(base::TimePoint asked, base::TimePoint answered,
                               std::uint64_t server_s) {
   const std::lock_guard lock(mutex_);
   sample_ = Sample{asked, answered, server_s};
+  is_doubtful_ = false;
 }
 
-void MemcachedClock::forget() {
+void MemcachedClock::doubt() {
   const std::lock_guard lock(mutex_);
-  sample_.reset();
+  is_doubtful_ = true;
 }
 
 bool MemcachedClock::is_fresh(base::TimePoint now) const {
   const std::lock_guard lock(mutex_);
-  return sample_ && now - sample_->answered < kFreshFor;
+  return sample_ && !is_doubtful_ && now - sample_->answered < kFreshFor;
 }
 
 std::uint64_t MemcachedClock::seconds(base::TimePoint now) const {
@@ -53,7 +56,7 @@ std::uint64_t MemcachedClock::seconds(base::TimePoint now) const {
 
 std::uint64_t MemcachedClock::expiry_in(base::TimePoint now, base::Duration ttl) const {
   const std::lock_guard lock(mutex_);
-  if (!sample_) return kLongPastSeconds;
+  CHECK(sample_);  // else what is stored would be over at once, and said to be there
   const base::Duration passed = std::max(base::Duration::zero(), now - sample_->asked);
   const std::uint64_t at = sample_->server_s + whole_seconds(widened(passed) + ttl) + 1;
   return std::min(at, kLastSecond);
@@ -61,7 +64,7 @@ std::uint64_t MemcachedClock::expiry_in(base::TimePoint now, base::Duration ttl)
 
 MemcachedClock::Limit MemcachedClock::limit(base::TimePoint now, base::Duration window) const {
   const std::lock_guard lock(mutex_);
-  if (!sample_) return {kLongPastSeconds, now};
+  CHECK(sample_);
   const base::Duration passed = std::max(base::Duration::zero(), now - sample_->asked);
   const std::uint64_t ahead = whole_seconds(widened(passed + window)) + 1;
   const base::Duration until = std::chrono::seconds(ahead) + kCoarseness;

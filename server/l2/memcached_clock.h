@@ -21,9 +21,13 @@ class MemcachedClock {
   // The server answered `stats` with `server_s` to a question that left at `asked` and was answered
   // at `answered`. The newest counts.
   void measured(base::TimePoint asked, base::TimePoint answered, std::uint64_t server_s);
-  void forget();
-  // Whether a measurement is there and young enough for what follows.
+  // The newest measurement seems to be wrong: it isn't fresh any more. Others who go by it still
+  // do.
+  void doubt();
+  // Whether a measurement is there, young enough for what follows and not in doubt.
   bool is_fresh(base::TimePoint now) const;
+
+  // All below go by the newest measurement, fresh or not. There must be one, but for seconds().
 
   // What it shows at `now`, to within two seconds. 0 when nothing was measured.
   std::uint64_t seconds(base::TimePoint now) const;
@@ -45,6 +49,7 @@ class MemcachedClock {
   };
   mutable std::mutex mutex_;
   std::optional<Sample> sample_;
+  bool is_doubtful_ = false;
 };
 
 // An expiry at which every item is over when it is stored: beyond what memcached takes for

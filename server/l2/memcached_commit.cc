@@ -164,7 +164,7 @@ base::Result<MemcachedCommit::Answer> MemcachedCommit::second_step(MemcachedLink
     if (!found) return unknown(found.error().message);
     if (!found->is_item) {
       // If its time was over too soon, what is known of the clock is wrong.
-      link.clock().forget();
+      link.clock().doubt();
       return unknown("the manifest was gone before its expiry could be set: evicted or removed");
     }
     // Replaced since; or a step 2 of ours, or who has renewed it, has been there.

@@ -28,6 +28,25 @@ std::string chosen_by_libmemcached(memcached_st* client, const std::string& key)
          std::to_string(memcached_server_port(found));
 }
 
+TEST(MemcachedClock, ADoubtIsNoReasonToTakeWhatIsStoredForOver) {
+  MemcachedClock clock;
+  const base::TimePoint now(std::chrono::hours(1));
+  EXPECT_FALSE(clock.is_fresh(now));
+  clock.measured(now, now, 1000);
+  EXPECT_TRUE(clock.is_fresh(now));
+  const std::uint64_t expiry = clock.expiry_in(now, std::chrono::seconds(10));
+  EXPECT_EQ(expiry, 1011u);
+  const auto limit = clock.limit(now, std::chrono::seconds(3));
+  // Another commit has found its item gone. This one, which has asked before, goes by what it was
+  // told: an expiry that is long past would be acknowledged, and nothing would be there.
+  clock.doubt();
+  EXPECT_FALSE(clock.is_fresh(now));
+  EXPECT_EQ(clock.expiry_in(now, std::chrono::seconds(10)), expiry);
+  EXPECT_EQ(clock.limit(now, std::chrono::seconds(3)).expiry_s, limit.expiry_s);
+  clock.measured(now, now, 2000);
+  EXPECT_TRUE(clock.is_fresh(now));
+}
+
 TEST(Ketama, ChoosesAsLibmemcachedDoes) {
   for (const bool is_weighted : {false, true}) {
     const Ketama ours(fleet(), is_weighted);
