@@ -1,5 +1,7 @@
 #include "server/admin/metrics.h"
 
+#include <deque>
+#include <iterator>
 #include <limits>
 #include <sstream>
 #include <utility>
@@ -66,7 +68,7 @@ class Collector {
     codec();
     memory();
     own();
-    return std::move(families_);
+    return {std::make_move_iterator(families_.begin()), std::make_move_iterator(families_.end())};
   }
 
  private:
@@ -314,7 +316,7 @@ class Collector {
   }
 
   const Sources& sources_;
-  std::vector<MetricFamily> families_;
+  std::deque<MetricFamily> families_;  // references to its elements last
 };
 
 }  // namespace

@@ -140,7 +140,7 @@ Outcome run(const Case& param, const std::string& max_staleness) {
     EXPECT_EQ(scene.up(), 0);
   }
   for (const auto& daemon : scene.daemons) {
-    EXPECT_GT(daemon->metric("cistern_l1_hits_total"), 100);
+    EXPECT_GT(daemon->metric("cistern_l1_hits_total"), 20) << "L1 was not in play";
     std::printf("proofs: %.0f current, %.0f changed; %.0f hits\n",
                 daemon->metric("cistern_l1_proofs_current_total"),
                 daemon->metric("cistern_l1_proofs_changed_total"),
