@@ -327,26 +327,23 @@ void ServerConn::on_data() {
   if (!greeted_) return fail(kNoHello);
   if (id == 0) return fail(Error{Status::kProtocolError, "a DATA frame with request id 0"});
   Stream* const found = streams_.find(id);
-  if (found == nullptr) return reader_.discard();  // it has just ended
+  if (found == nullptr || found->has_failed) return reader_.discard();  // it has just ended
   if (const std::optional<Error> error = check_data(*found)) {
     reader_.discard();
     return misplaced(id, *found, *error);
   }
   found->credit -= reader_.data_bytes();
   const MutableBytes target = handler_.on_data_target(id, reader_.data_bytes());
-  // The handler may have answered the request instead.
-  if (!streams_.contains(id)) return reader_.discard();
-  if (target.size() != reader_.data_bytes()) {
-    reader_.discard();
-    return abort(id, Error{Status::kInternal, "there is no memory for bytes within credit"});
-  }
-  reader_.set_target(target);
+  if (target.size() == reader_.data_bytes()) return reader_.set_target(target);
+  reader_.discard();
+  // The handler may have answered the request already.
+  if (Stream* const stream = streams_.find(id)) stream->has_failed = true;
 }
 
 void ServerConn::on_data_end() {
   const std::uint32_t id = reader_.header().id;
   Stream* const found = streams_.find(id);
-  if (found == nullptr) return;  // it ended while these bytes were under way
+  if (found == nullptr || found->has_failed) return;  // while these bytes were under way
   Stream& stream = *found;
   stream.received += reader_.data_bytes();
   if (reader_.chunk_end() && stream.received % limits_.chunk_bytes != 0) stream.short_chunk = true;
@@ -387,6 +384,7 @@ std::optional<Error> ServerConn::check_data(const Stream& stream) const {
 }
 
 void ServerConn::on_put_end(std::uint32_t id, Stream& stream, const End& end) {
+  if (stream.has_failed) return;
   if (stream.kind != Kind::kPutReceiving) {
     return misplaced(id, stream,
                      Error{Status::kBadRequest, "END for a request that is not being received"});

@@ -54,7 +54,9 @@ class ServerConn : private Outbox::Streams {
     virtual void on_stats(std::uint32_t id) = 0;
     virtual void on_explain(std::uint32_t id, const KeyRequest& request) = 0;
     // Where the next `bytes` of a PUT belong; they are within credit, within the declared size and
-    // within one chunk. The memory stays valid until on_data_done() or the stream's end.
+    // within one chunk. The memory stays valid until on_data_done() or the stream's end. Empty: the
+    // request has failed, perhaps by these bytes, and its answer comes, perhaps later; they, and
+    // what follows them for this request, are dropped.
     virtual MutableBytes on_data_target(std::uint32_t id, std::size_t bytes) = 0;
     // They are there. `chunk_end`: the chunk is complete and this is the digest that was sent.
     virtual void on_data_done(std::uint32_t id, std::size_t bytes,
@@ -159,6 +161,7 @@ class ServerConn : private Outbox::Streams {
     std::uint64_t declared = 0;      // of a PUT, or kUnknownSize
     std::uint64_t received = 0;      // value bytes, whole frames
     bool short_chunk = false;        // a chunk ended before its full size: only END may follow
+    bool has_failed = false;         // of a PUT: what comes is dropped until it is answered
   };
 
   // Outbox::Streams

@@ -41,7 +41,8 @@ class ServerSide : public proto::ServerConn::Handler {
   std::set<std::uint32_t> open;     // requests that this handler has to answer
   std::vector<std::string> events;  // "get 1 key"
   bool by_hand = false;
-  std::uint32_t window = 16384;  // credit of a PUT
+  std::set<std::uint32_t> refusing;  // uploads that take no more bytes
+  std::uint32_t window = 16384;      // credit of a PUT
   std::uint64_t next_version = 0x1000;
 
   Buffer output() { return collect_all(conn); }
@@ -156,6 +157,7 @@ class ServerSide : public proto::ServerConn::Handler {
     conn.answer_explain(id, "{}");
   }
   MutableBytes on_data_target(std::uint32_t id, std::size_t bytes) override {
+    if (refusing.contains(id)) return {};
     Upload& upload = uploads.at(id);
     upload.taken += bytes;
     require(upload.taken <= upload.granted, "DATA past its credit");

@@ -309,6 +309,22 @@ TEST_F(ServerConnTest, DataThatBreaksTheRulesOfAPut) {
   }
 }
 
+TEST_F(ServerConnTest, WhatComesForAPutThatHasFailedIsDroppedUntilItIsAnswered) {
+  open_put(1, kUnknownSize, 100);
+  server.refusing.insert(1);
+  // The answer takes its time: the older value is removed before it, and L2 has to be asked.
+  EXPECT_TRUE(server.exchange(data(1, 10, false) + data(1, 500, false) + end(1, 3)).empty());
+  EXPECT_TRUE(alive());
+  server.conn.answer(1, Error{Status::kValueTooLarge, "too large"});
+  server.open.erase(1);
+  server.uploads.erase(1);
+  const auto frames = server.exchange({});
+  ASSERT_EQ(frames.size(), 1u);
+  EXPECT_EQ(decode_error(frames[0].payload)->code, static_cast<int>(Status::kValueTooLarge));
+  EXPECT_TRUE(server.exchange(data(1, 10, false)).empty());
+  EXPECT_TRUE(alive());
+}
+
 TEST_F(ServerConnTest, DataForOtherRequests) {
   server.exchange(get(3) + stat(4));
   EXPECT_EQ(error_of(data(3, 5, true), 3), Status::kBadRequest);
