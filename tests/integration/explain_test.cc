@@ -141,7 +141,7 @@ TEST_F(ExplainTest, AChunkThatIsLostOrDamaged) {
   for (const bool missing : {true, false}) {
     SCOPED_TRACE(missing);
     client_.put("key", value_of(2, 12 * kMiB));  // not in L1
-    const auto chunks = redis_.keys("*c:*");
+    const auto chunks = redis_.keys("cistern:c:*");
     ASSERT_EQ(chunks.size(), 13u);
     const std::string& one = chunks.at(7);
     if (missing) {
@@ -160,7 +160,7 @@ TEST_F(ExplainTest, AChunkThatIsLostOrDamaged) {
 
 TEST_F(ExplainTest, ADamagedManifest) {
   client_.put("key", value_of(2, 12 * kMiB));
-  const auto manifests = redis_.keys("*m:*");
+  const auto manifests = redis_.keys("cistern:m:*");
   ASSERT_EQ(manifests.size(), 1u);
   redis_.command({"SETRANGE", manifests.front(), "0", "damaged"});
   EXPECT_EQ(status_of([&] { client_.get("key"); }), Status::kValueLost);
