@@ -97,7 +97,7 @@ void MemcachedStore::expire_batch(const std::shared_ptr<ExpireRun>& run) {
 
 void MemcachedStore::expire_end(const std::shared_ptr<ExpireRun>& run,
                                 Result<std::uint64_t> result) {
-  metrics_.count_l2(L2Op::kExpire, l2_result_of(result), loop_.now() - run->since);
+  metrics_.count_l2(L2Op::kExpire, result_label(result), loop_.now() - run->since);
   // Never inside of expire_chunks(): an empty range ends at once.
   const Id id = ++last_id_;
   pending_[id].fail = [](const base::Error&) {};

@@ -11,7 +11,6 @@
 namespace cistern::l2 {
 namespace {
 
-using base::L2Result;
 using base::Loss;
 using base::Status;
 using std::chrono::steady_clock;
@@ -39,21 +38,6 @@ class Renewal final : public CallJob {
 };
 
 }  // namespace
-
-L2Result l2_result_of(Status status) {
-  switch (status) {
-    case Status::kValueLost:
-      return L2Result::kLost;
-    case Status::kL2Timeout:
-      return L2Result::kTimeout;
-    case Status::kL2Unavailable:
-    case Status::kL2Busy:
-    case Status::kShuttingDown:
-      return L2Result::kUnavailable;
-    default:
-      return L2Result::kError;
-  }
-}
 
 void ManifestRead::on_read(const MemcachedLink::Item* item, bool too_large) {
   if (item != nullptr) return answer_(decode(*item));

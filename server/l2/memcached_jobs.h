@@ -11,17 +11,12 @@
 #include "server/base/metrics.h"
 #include "server/l2/envelope.h"
 #include "server/l2/memcached_pool.h"
+#include "server/l2/result_label.h"
 #include "server/l2/store.h"
 
 namespace cistern::l2 {
 
 // The label of an operation that ended with `status`.
-base::L2Result l2_result_of(base::Status status);
-template <typename T>
-base::L2Result l2_result_of(const Result<T>& result) {
-  return result ? base::L2Result::kOk : l2_result_of(result.error().status);
-}
-
 template <typename T>
 using JobAnswer = std::function<void(Result<T>)>;
 

@@ -130,7 +130,7 @@ void MemcachedStore::get_manifest(std::string key, Callback<std::optional<Manife
   using Found = std::optional<Manifest>;
   auto call = open<Found>(L2Op::kGetManifest, std::move(done), [this](const Result<Found>& result) {
     if (result && *result) metrics_.l2_bytes_read.add((*result)->inline_bytes.size());
-    return result && !*result ? L2Result::kAbsent : l2_result_of(result);
+    return result && !*result ? L2Result::kAbsent : result_label(result);
   });
   auto job = std::make_shared<ManifestRead>(*pool_, key, loop_.unix_ms(), std::move(call.answer));
   job->name = name_of(key);
@@ -144,7 +144,7 @@ void MemcachedStore::get_manifest(std::string key, Callback<std::optional<Manife
 void MemcachedStore::get_stamp(std::string key, Callback<std::optional<Stamp>> done) {
   using Found = std::optional<Stamp>;
   auto call = open<Found>(L2Op::kGetStamp, std::move(done), [](const Result<Found>& result) {
-    return result && !*result ? L2Result::kAbsent : l2_result_of(result);
+    return result && !*result ? L2Result::kAbsent : result_label(result);
   });
   auto job =
       std::make_shared<StampRead>(pool_->clock(pool_->server_of(key)), std::move(call.answer));
@@ -163,7 +163,7 @@ Store::ReadId MemcachedStore::read_chunk(const std::string& key, const base::Val
                                   } else if (chunk.error().status == Status::kValueLost) {
                                     metrics_.l2_corrupt_chunks.add();
                                   }
-                                  return l2_result_of(chunk);
+                                  return result_label(chunk);
                                 });
   const base::Bytes key_bytes = proto::as_bytes(key);
   const ChunkIdentity identity{meta.version, chunk_key_hash(key_bytes),
@@ -190,7 +190,7 @@ void MemcachedStore::write_chunk(const std::string& key, base::Version version, 
   const std::size_t size = chunk.bytes->size();
   auto call = open<void>(L2Op::kWriteChunk, std::move(done), [this, size](const Result<void>& r) {
     if (r) metrics_.l2_bytes_written.add(size);
-    return l2_result_of(r);
+    return result_label(r);
   });
   const base::Bytes key_bytes = proto::as_bytes(key);
   const ChunkIdentity identity{version, chunk_key_hash(key_bytes),
@@ -292,7 +292,7 @@ void MemcachedStore::commit_end(const std::shared_ptr<CommitCall>& call,
   if (!done) return;
   loop_.cancel(call->timer);
   const bool is_unknown = result && result->kind == CommitKind::kUnknown;
-  metrics_.count_l2(call->op, is_unknown ? L2Result::kUnknown : l2_result_of(result),
+  metrics_.count_l2(call->op, is_unknown ? L2Result::kUnknown : result_label(result),
                     loop_.now() - call->since);
   DCHECK(commits_ > 0);
   --commits_;

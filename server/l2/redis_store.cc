@@ -9,6 +9,7 @@
 #include "server/base/log.h"
 #include "server/l2/envelope.h"
 #include "server/l2/redis_protocol.h"
+#include "server/l2/result_label.h"
 
 namespace cistern::l2 {
 namespace {
@@ -18,26 +19,6 @@ using base::L2Result;
 using base::Status;
 
 base::log::Limit trouble_limit(10);
-
-L2Result result_of(Status status) {
-  switch (status) {
-    case Status::kValueLost:
-      return L2Result::kLost;
-    case Status::kL2Timeout:
-      return L2Result::kTimeout;
-    case Status::kL2Unavailable:
-    case Status::kL2Busy:
-    case Status::kShuttingDown:
-      return L2Result::kUnavailable;
-    default:
-      return L2Result::kError;
-  }
-}
-
-template <typename T>
-L2Result result_of(const Result<T>& result) {
-  return result ? L2Result::kOk : result_of(result.error().status);
-}
 
 std::string ms_text(Duration duration) {
   const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
@@ -148,7 +129,7 @@ void RedisStore::manifest_arrived(const std::shared_ptr<ManifestRead>& read) {
       result = std::optional<Manifest>(std::move(*manifest));
     }
   }
-  L2Result label = result_of(result);
+  L2Result label = result_label(result);
   if (result && !*result) label = L2Result::kAbsent;
   count(L2Op::kGetManifest, label, read->since);
   loop_.post([done = std::move(read->done), result = std::move(result)]() mutable {
@@ -186,7 +167,7 @@ void RedisStore::get_stamp(std::string key, Callback<std::optional<Stamp>> done)
         result = tl::unexpected(stamp.error());
       }
     }
-    count(L2Op::kGetStamp, result && !*result ? L2Result::kAbsent : result_of(result), since);
+    count(L2Op::kGetStamp, result && !*result ? L2Result::kAbsent : result_label(result), since);
     loop_.post([done = std::move(done), result = std::move(result)]() mutable {
       done(std::move(result));
     });
@@ -235,7 +216,7 @@ void RedisStore::run_commit(L2Op op, std::string key, RedisCommitter::Request re
   auto finish = [this, op, since, own_version, key = std::move(key),
                  done = std::move(done)](Result<RedisCommitter::Answer> answer) mutable {
     Result<CommitResult> result;
-    L2Result label = result_of(answer);
+    L2Result label = result_label(answer);
     if (!answer) {
       result = tl::unexpected(answer.error());
     } else {
@@ -324,7 +305,7 @@ Store::ReadId RedisStore::read_chunk(const std::string& key, const base::ValueMe
   op->done = [this, id, since = loop_.now(),
               done = std::move(done)](Result<StoredChunk> chunk) mutable {
     reads_.erase(id);
-    count(L2Op::kReadChunk, result_of(chunk), since);
+    count(L2Op::kReadChunk, result_label(chunk), since);
     if (chunk) {
       metrics_.l2_bytes_read.add(chunk->bytes->size());
     } else if (chunk.error().status == Status::kValueLost) {
@@ -368,7 +349,7 @@ void RedisStore::write_chunk(const std::string& key, base::Version version, std:
   op->tail = fmt::format("\r\n$2\r\nPX\r\n${}\r\n{}\r\n", ttl.size(), ttl);
   op->done = [this, since = loop_.now(), size = chunk.bytes->size(),
               done = std::move(done)](const Result<StoredChunk>& reply) {
-    count(L2Op::kWriteChunk, result_of(reply), since);
+    count(L2Op::kWriteChunk, result_label(reply), since);
     if (reply) metrics_.l2_bytes_written.add(size);
     done(reply ? Result<void>() : tl::unexpected(reply.error()));
   };
